@@ -1,0 +1,200 @@
+"""One figure style for the whole book, and labels written on lines instead of in legends.
+
+Figures are drawn for a white page with a transparent background; the book's style sheet inverts
+their lightness in dark mode and keeps their hues. The four colours differ in lightness, so they
+survive grey print and colour blindness. Panels are stacked, never side by side: at phone width a
+figure is as wide as the screen.
+"""
+
+import os
+
+import numpy as np
+
+from dmflib import _checks
+
+#: Colours by name, darkest first; each pair differs in lightness and for colour-blind readers.
+COLORS = {
+    "navy": "#14305c",
+    "purple": "#8c3b7a",
+    "red": "#d1502d",
+    "gold": "#c9962b",
+}
+
+#: Grey for axes, reference lines and remarks; dark enough to read.
+GREY = "#595959"
+
+WIDTH, HEIGHT = 5.2, 3.4  # inches; on a phone one inch is about 70 pixels
+
+#: Matplotlib settings of every figure in the book.
+STYLE = {
+    "figure.figsize": (WIDTH, HEIGHT),
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.facecolor": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": "#262626",
+    "axes.linewidth": 0.8,
+    "text.color": "#262626",
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": "#404040",
+    "ytick.labelcolor": "#404040",
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "grid.color": "#d0d0d0",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4,
+    "lines.solid_capstyle": "round",
+    "image.cmap": "cividis",
+    "svg.hashsalt": "dmflib",
+    "mathtext.fontset": "dejavusans",
+}
+
+
+def use_style():
+    """Set the book's figure style for this session and draw sharp figures in notebooks.
+
+    Call it once at the top of a notebook. Notebooks get vector graphics, or bitmaps where the
+    environment variable ``DMFLIB_TEXT_ONLY`` is 1, as it is while stored text outputs are
+    compared.
+    """
+    import matplotlib.pyplot as plt
+    from cycler import cycler
+
+    plt.rcParams.update(STYLE)
+    plt.rcParams["axes.prop_cycle"] = cycler(color=list(COLORS.values()))
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return
+    if get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        text_only = os.environ.get("DMFLIB_TEXT_ONLY") == "1"
+        # The figure decides its own size; cropping to the ink would change it from run to run.
+        set_matplotlib_formats("png" if text_only else "svg", bbox_inches=None)
+
+
+def shades(count):
+    """Colours from dark to light for an ordered parameter such as depth or scale.
+
+    Parameters
+    ----------
+    count : int
+        At least 1.
+
+    Returns
+    -------
+    list of str
+        Hexadecimal colours along matplotlib's inferno map, without its palest third.
+
+    Raises
+    ------
+    ValueError
+        If `count` is not a positive integer.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    count = _checks.integer("count", count, at_least=1)
+    return [to_hex(colormaps["inferno"](x)) for x in np.linspace(0.12, 0.72, count)]
+
+
+def label_line(line, text=None, *, at=None, offset=(4, 0), **style):
+    """Write a label beside a line, in the line's colour.
+
+    Parameters
+    ----------
+    line : matplotlib.lines.Line2D
+    text : str, optional
+        The line's own label where left out.
+    at : float, optional
+        Horizontal data coordinate; the line's last point where left out.
+    offset : (float, float)
+        Distance from the line in points.
+    **style
+        Passed on to `matplotlib.axes.Axes.annotate`.
+
+    Returns
+    -------
+    matplotlib.text.Annotation
+
+    Raises
+    ------
+    ValueError
+        If the line has no finite point, or `at` lies outside its data.
+    """
+    x, y = (np.asarray(data, dtype=float) for data in line.get_data())
+    finite = np.isfinite(x) & np.isfinite(y)
+    if not finite.any():
+        _checks.fail("line", line, "a line with at least one finite point")
+    x, y = x[finite], y[finite]
+    if at is None:
+        point = (x[-1], y[-1])
+    else:
+        at = _checks.real("at", at, at_least=x.min(), at_most=x.max())
+        order = np.argsort(x, kind="stable")
+        point = (at, np.interp(at, x[order], y[order]))
+    settings = {
+        "color": line.get_color(),
+        "xytext": offset,
+        "textcoords": "offset points",
+        "va": "center",
+        "annotation_clip": False,
+        "fontsize": 8.5,
+    }
+    label = line.get_label() if text is None else text
+    return line.axes.annotate(label, point, **(settings | style))
+
+
+def reference_slope(ax, start, slope, width, text=None, **style):
+    """Draw a dashed line of given slope on log–log axes, to read exponents by eye.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        With two logarithmic axes.
+    start : (float, float)
+        Where the line begins, positive data coordinates.
+    slope : float
+        Exponent: the line is ``y = start[1] * (x / start[0])**slope``.
+    width : float
+        Ratio of the line's last to its first horizontal coordinate, positive and not 1.
+    text : str, optional
+        Label at the end of the line.
+    **style
+        Passed on to `matplotlib.axes.Axes.plot`.
+
+    Returns
+    -------
+    matplotlib.lines.Line2D
+
+    Raises
+    ------
+    ValueError
+        If the axes are not logarithmic or a number is outside its range.
+    """
+    if ax.get_xscale() != "log" or ax.get_yscale() != "log":
+        _checks.fail("ax", ax, "axes with two logarithmic scales")
+    x0 = _checks.real("start[0]", start[0], above=0)
+    y0 = _checks.real("start[1]", start[1], above=0)
+    slope = _checks.real("slope", slope)
+    width = _checks.real("width", width, above=0)
+    if width == 1:
+        _checks.fail("width", width, "different from 1")
+    settings = {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 1}
+    (line,) = ax.plot([x0, x0 * width], [y0, y0 * width**slope], **(settings | style))
+    if text:
+        label_line(line, text)
+    return line

@@ -1,0 +1,148 @@
+"""What a mover returns: recorded times, losses and matrices, and what follows from them."""
+
+from functools import cached_property
+
+import numpy as np
+
+from dmflib import _checks, matrices
+
+KEEPABLE = ("products", "factors", "singular_values")
+
+
+class Trajectory:
+    """The recorded path of a gradient descent or gradient flow.
+
+    Attributes
+    ----------
+    times : ndarray, shape (T,)
+        Step numbers of gradient descent, or times of a flow. The first entry is the start and
+        the last one the end of the run.
+    losses : ndarray, shape (T,)
+        Loss at each recorded time.
+    stopped_by : object
+        What ended the run: the stopping rule that fired, or one of `Diverged`, `Interrupted`,
+        `TimeReached`.
+    final_factors : list of ndarray
+        The factors at the end, from which a run can be continued. None for a product flow.
+    evaluations : int
+        How many times the gradient was computed.
+    """
+
+    def __init__(self, times, losses, kept, stopped_by, final_factors, evaluations):
+        self.times = np.asarray(times)
+        self.losses = np.asarray(losses, dtype=float)
+        self._kept = kept
+        self.stopped_by = stopped_by
+        self.final_factors = final_factors
+        self.evaluations = evaluations
+
+    def __len__(self):
+        return len(self.times)
+
+    def __repr__(self):
+        return (
+            f"Trajectory({len(self)} records, times {self.times[0]:g} to {self.times[-1]:g}, "
+            f"loss {self.losses[0]:.3g} to {self.losses[-1]:.3g}, stopped by {self.stopped_by})"
+        )
+
+    def _require(self, name):
+        if name not in self._kept:
+            raise ValueError(
+                f"keep={tuple(self._kept)!r}: keep must contain {name!r} "
+                f"when the run is started for the trajectory to have its {name}"
+            )
+        return self._kept[name]
+
+    @property
+    def products(self):
+        """Recorded products, an array of shape (T, m, n)."""
+        return self._require("products")
+
+    @property
+    def factors(self):
+        """Recorded factors, a list of N arrays of shape (T, d_i, d_{i-1})."""
+        return self._require("factors")
+
+    @cached_property
+    def singular_values(self):
+        """Singular values of the products, largest first, shape (T, min(m, n))."""
+        if "singular_values" in self._kept:
+            return self._kept["singular_values"]
+        return matrices.singular_values(self.products)
+
+    def effective_rank(self, kind="entropy"):
+        """Effective rank of each recorded product.
+
+        Parameters
+        ----------
+        kind : {"entropy", "nuclear", "stable"}
+            See `dmflib.matrices.effective_rank`.
+
+        Returns
+        -------
+        ndarray, shape (T,)
+
+        Raises
+        ------
+        ValueError
+            If `kind` is unknown, a product is zero, or neither products nor singular values
+            were kept.
+        """
+        return matrices.effective_rank_of_spectrum(self.singular_values, kind)
+
+
+class Recorder:
+    """Collects what the caller wants to keep and turns it into a `Trajectory`.
+
+    Parameters
+    ----------
+    keep : str or sequence of str
+        Any of ``"products"``, ``"factors"``, ``"singular_values"``; may be empty. Losses and
+        times are always kept.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown.
+    """
+
+    def __init__(self, keep):
+        names = (keep,) if isinstance(keep, str) else tuple(keep)
+        for name in names:
+            _checks.choice("keep", name, KEEPABLE)
+        self.times, self.losses = [], []
+        self._kept = {name: [] for name in names}
+
+    def add(self, time, loss, product, factors):
+        """Record one state; arrays are copied."""
+        self.times.append(time)
+        self.losses.append(float(loss))
+        for name, records in self._kept.items():
+            if name == "products":
+                records.append(product.copy())
+            elif name == "singular_values":
+                records.append(np.linalg.svd(product, compute_uv=False))
+            else:
+                records.append([W.copy() for W in factors])
+
+    def trajectory(self, stopped_by, final_factors, evaluations):
+        """Close the record.
+
+        Parameters
+        ----------
+        stopped_by : object
+            See `Trajectory`.
+        final_factors : list of ndarray or None
+        evaluations : int
+
+        Returns
+        -------
+        Trajectory
+        """
+        kept = {}
+        for name, records in self._kept.items():
+            if name == "factors":
+                kept[name] = [np.stack(history) for history in zip(*records, strict=True)]
+            else:
+                kept[name] = np.stack(records)
+        return Trajectory(self.times, self.losses, kept, stopped_by, final_factors, evaluations)
