@@ -1,0 +1,62 @@
+# The two commands: `make book` reads, `make test` checks. `make` lists the rest.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.book
+DEV    := $(VENV)/.dev
+
+# Small matrices: a second BLAS thread gains nothing and takes the core of another process.
+export OPENBLAS_NUM_THREADS ?= 1
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lab serve notebooks bench style requirements clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name it with make PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(DEV): $(STAMP) requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+book: $(STAMP)  ## Build the book into _build/html
+	@$(BIN)/python tools/build_book.py
+
+test: $(DEV) style book  ## Run everything: unit tests, notebooks, book, browser, style
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+style: $(DEV)  ## Check format, lint and the direction of imports
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
+	$(BIN)/lint-imports --no-logo > /dev/null || $(BIN)/lint-imports
+
+lab: $(STAMP)  ## Open JupyterLab on the chapters
+	$(BIN)/jupyter lab chapters
+
+serve: book  ## Serve the book at http://localhost:8000
+	$(BIN)/python -m http.server 8000 --bind localhost --directory _build/html
+
+notebooks: $(STAMP)  ## Execute and normalise the chapters (ONLY="name name" for some)
+	$(BIN)/python tools/notebooks.py $(ONLY)
+
+bench: $(DEV)  ## Measure what is fast, side by side, and print the tables
+	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+requirements: $(DEV)  ## Renew requirements.txt and requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
+		--extra book pyproject.toml --output-file requirements.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
+		--extra dev --constraint requirements.txt pyproject.toml --output-file requirements-dev.txt
+
+clean:  ## Remove everything that was built, the environment included
+	rm -rf _build $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

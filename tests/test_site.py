@@ -1,0 +1,205 @@
+"""The built book, opened page by page in a real browser and read file by file.
+
+Needs ``_build/html`` (``make book``). The browser tests are left out, with a message, where there
+is no Chromium; in continuous integration their absence is a failure.
+"""
+
+import functools
+import http.server
+import os
+import re
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+
+HTML = Path(__file__).resolve().parents[1] / "_build" / "html"
+PAGES = sorted(str(path.relative_to(HTML)) for path in HTML.rglob("*.html"))
+PAGES = [page for page in PAGES if not page.startswith(("_static/", "_sources/"))]
+CONTENT = [page for page in PAGES if page not in {"genindex.html", "py-modindex.html"}]
+PHONE = {"width": 390, "height": 844}
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+if not PAGES and os.environ.get("CI") == "true":
+    raise RuntimeError("the book is not built: run `make book` before the tests")
+pytestmark = pytest.mark.skipif(not PAGES, reason="tests of the pages left out: run `make book`")
+
+
+class Page(HTMLParser):
+    """Links, ids and images of one page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.ids, self.images, self.lang = [], set(), [], None
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        for name in ("id", "name"):
+            if attributes.get(name):
+                self.ids.add(attributes[name])
+        for name in ("href", "src", "data-src"):
+            if attributes.get(name):
+                self.links.append(attributes[name])
+        if tag == "img":
+            self.images.append(attributes)
+        if tag == "html":
+            self.lang = attributes.get("lang")
+
+
+@functools.cache
+def read(page):
+    return Page(HTML / page)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    broken = []
+    for link in read(page).links:
+        parts = urlsplit(link)
+        if parts.scheme or parts.netloc:
+            continue
+        path, fragment = urldefrag(link)
+        target = (HTML / page).parent / unquote(urlsplit(path).path) if path else HTML / page
+        target = target.resolve()
+        if not target.exists():
+            broken.append(link)
+        elif fragment and target.suffix == ".html":
+            name = unquote(fragment)
+            if name not in read(str(target.relative_to(HTML.resolve()))).ids:
+                broken.append(link)
+    assert not broken, f"{page}: broken links {sorted(set(broken))}"
+
+
+@pytest.mark.parametrize("page", CONTENT)
+def test_no_reference_is_left_unresolved(page):
+    text = (HTML / page).read_text(encoding="utf-8")
+    left = re.findall(r"\[\?[\w-]*\]|\?\?|\{(?:prf:ref|cite|numref|eq|doc|ref)\}`[^`]*`", text)
+    assert not left, f"{page}: {left}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_images_have_words(page):
+    bare = [a.get("src") for a in read(page).images if not (a.get("alt") or "").strip()]
+    assert not bare, f"{page}: images without alternative text: {bare}"
+    unnamed = [a["src"] for a in read(page).images if a["alt"].endswith((".svg", ".png"))]
+    assert not unnamed, f"{page}: alternative text is a file name: {unnamed}"
+    assert read(page).lang == "en"
+
+
+def test_no_page_names_another_server_for_scripts_styles_or_fonts():
+    pattern = re.compile(
+        r"""<(?:script|link|img|iframe)[^>]*(?:src|href)=["'](?:https?:)?//[^"']*"""
+    )
+    for page in PAGES:
+        hits = pattern.findall((HTML / page).read_text(encoding="utf-8"))
+        hits = [hit for hit in hits if 'rel="license"' not in hit and 'rel="canonical"' not in hit]
+        assert not hits, f"{page}: {hits[:3]}"
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Serve the book as a plain file server would."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(HTML))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class Visit:
+    """One page opened in the browser, with everything that went wrong on the way."""
+
+    def __init__(self, context, address, page):
+        self.problems = []
+        self.tab = context.new_page()
+        self.tab.on("request", self._request(address))
+        self.tab.on("response", self._response)
+        self.tab.on("console", self._console)
+        self.tab.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        self.tab.goto(f"{address}/{page}", wait_until="load")
+        self.tab.evaluate("window.MathJax?.startup?.promise ?? null")
+
+    def _request(self, address):
+        def check(request):
+            if not request.url.startswith((address, "data:", "blob:")):
+                self.problems.append(f"request to {request.url}")
+
+        return check
+
+    def _response(self, response):
+        if response.status >= 400:
+            self.problems.append(f"{response.status} for {response.url}")
+
+    def _console(self, message):
+        if message.type in {"error", "warning"}:
+            self.problems.append(f"console: {message.text}")
+
+
+@pytest.fixture(params=["light", "dark"])
+def context(browser, request):
+    """A fresh browser profile in light or dark mode."""
+    context = browser.new_context(color_scheme=request.param)
+    context.add_init_script(
+        f"localStorage.setItem('mode', '{request.param}');"
+        f"localStorage.setItem('theme', '{request.param}')"
+    )
+    yield context
+    context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", CONTENT)
+def test_page_is_whole_alone_and_accessible(context, address, page):
+    from axe_playwright_python.sync_playwright import Axe
+
+    visit = Visit(context, address, page)
+    assert not visit.problems, f"{page}: {visit.problems}"
+    assert visit.tab.locator("mjx-merror").count() == 0, f"{page}: a formula has an error"
+    results = Axe().run(visit.tab, options={"runOnly": WCAG})
+    violations = [
+        f"{violation['id']}: {violation['help']}: "
+        + "; ".join(node["html"][:160] for node in violation["nodes"][:3])
+        for violation in results.response["violations"]
+    ]
+    assert not violations, f"{page}: " + "\n".join(violations)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", CONTENT)
+def test_nothing_is_cut_off_on_a_phone(browser, address, page):
+    context = browser.new_context(viewport=PHONE)
+    try:
+        visit = Visit(context, address, page)
+        width = visit.tab.evaluate("document.scrollingElement.scrollWidth")
+        assert width <= PHONE["width"], f"{page} is {width} px wide"
+        wide = visit.tab.evaluate(
+            """() => [...document.querySelectorAll('.bd-article img, .bd-article svg')]
+                .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+                .map(e => e.outerHTML.slice(0, 100))"""
+        )
+        assert not wide, f"{page}: {wide}"
+    finally:
+        context.close()
+
+
+@pytest.mark.browser
+def test_search_finds_a_word_of_the_first_chapter(browser, address):
+    context = browser.new_context()
+    try:
+        visit = Visit(context, address, "search.html?q=pseudoinverse")
+        visit.tab.wait_for_selector("#search-results li a", timeout=10_000)
+        found = visit.tab.locator("#search-results").inner_text()
+        assert "least" in found.lower()
+        assert not visit.problems
+    finally:
+        context.close()
