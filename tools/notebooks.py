@@ -42,6 +42,7 @@ def execute(path, text_only):
         notebook,
         timeout=TIMEOUT,
         kernel_name="python3",
+        extra_arguments=["--log-level=40"],  # errors only
         resources={"metadata": {"path": str(Path(path).parent)}},
     )
     try:
