@@ -21,7 +21,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-from notebooks import ROOT, CellError, dump, execute_all, fingerprint, write
+from notebooks import KERNEL, ROOT, CellError, dump, execute_all, fingerprint, write
 
 BUILD = ROOT / "_build"
 EXECUTED, SOURCE, WORK, HTML = (BUILD / name for name in ("executed", "source", "work", "html"))
@@ -91,7 +91,7 @@ def with_outputs(path, executed):
         if cell.cell_type == "code":
             twin = next(outputs)
             cell.outputs, cell.execution_count = twin.outputs, twin.execution_count
-    notebook.metadata["kernelspec"] = done.metadata["kernelspec"]
+    notebook.metadata["kernelspec"] = nbformat.from_dict(KERNEL)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return dump(notebook)
 

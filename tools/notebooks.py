@@ -17,6 +17,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = ROOT / "chapters"
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 TIMEOUT = 120  # seconds for one cell
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -77,10 +78,7 @@ def execute_all(paths, text_only, done):
 def normalise(notebook):
     """Strip everything from a notebook that is not text or changes from run to run."""
     notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        }
+        {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     count = 0
