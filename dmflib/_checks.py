@@ -1,6 +1,7 @@
 """Input checks shared by all modules: one message form, ``argument=value; allowed``."""
 
 import operator
+from numbers import Real
 
 import numpy as np
 
@@ -11,18 +12,23 @@ def fail(name, value, allowed):
     raise ValueError(f"{name}={text[:120]}: {name} must be {allowed}")
 
 
-def real(name, value, *, above=None, at_least=None, below=None, at_most=None):
-    """Return `value` as a finite float within the given bounds."""
-    allowed = "a finite real number"
+def real(name, value, *, above=None, at_least=None, below=None, at_most=None, finite=True):
+    """Return `value` as a float within the given bounds, finite unless the caller says not."""
+    allowed = "a finite real number" if finite else "a real number or infinity"
     for word, bound in ((">", above), (">=", at_least), ("<", below), ("<=", at_most)):
         if bound is not None:
             allowed += f", {word} {bound:g}"
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    # `float` alone would take strings, and drop the imaginary part of numpy's complex numbers.
+    if isinstance(value, bool) or not isinstance(value, Real):
+        fail(name, value, allowed)
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except OverflowError:
         fail(name, value, allowed)
     inside = (
-        np.isfinite(number)
+        (np.isfinite(number) if finite else not np.isnan(number))
         and (above is None or number > above)
         and (at_least is None or number >= at_least)
         and (below is None or number < below)
