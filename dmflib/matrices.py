@@ -48,7 +48,16 @@ def frobenius_norm(W):
     ValueError
         If `W` has fewer than two dimensions, is empty or is not finite.
     """
-    return np.linalg.norm(_checks.matrices("W", W), axis=(-2, -1))[()]
+    return _euclidean_norm(_checks.matrices("W", W), axis=(-2, -1))
+
+
+def _euclidean_norm(x, axis):
+    """Root of the sum of squares; scaled, so that no square overflows or underflows."""
+    largest = np.abs(x).max(axis=axis, keepdims=True, initial=0)
+    exponent = np.frexp(largest)[1]
+    squares = np.ldexp(x, -exponent) ** 2
+    root = np.sqrt(squares.sum(axis=axis, keepdims=True))
+    return np.ldexp(root, exponent).squeeze(axis)[()]
 
 
 def nuclear_norm(W):
@@ -110,8 +119,7 @@ def schatten_norm(W, p):
     ValueError
         If `p` is not positive, or `W` is not a stack of finite matrices.
     """
-    if p != np.inf:
-        p = _checks.real("p", p, above=0)
+    p = _checks.real("p", p, above=0, finite=False)
     sigma = singular_values(W)
     largest = sigma[..., :1]
     if p == np.inf:
@@ -143,7 +151,7 @@ def effective_rank(W, kind="entropy"):
     ValueError
         If `kind` is unknown, a matrix is zero, or `W` is not a stack of finite matrices.
     """
-    return effective_rank_of_spectrum(singular_values(W), kind)
+    return _effective_rank("W", singular_values(W), kind)
 
 
 def effective_rank_of_spectrum(sigma, kind="entropy"):
@@ -165,11 +173,15 @@ def effective_rank_of_spectrum(sigma, kind="entropy"):
     ValueError
         If `kind` is unknown, or a spectrum is empty, zero or not finite.
     """
+    return _effective_rank("sigma", np.abs(_checks.array("sigma", sigma, min_ndim=1)), kind)
+
+
+def _effective_rank(name, sigma, kind):
+    """Effective rank from checked singular values that the caller knows under `name`."""
     _checks.choice("kind", kind, EFFECTIVE_RANKS)
-    sigma = np.abs(_checks.array("sigma", sigma, min_ndim=1))
     largest = sigma.max(axis=-1, keepdims=True)
     if (largest == 0).any():
-        _checks.fail("W", "the zero matrix", "nonzero: the zero matrix has no effective rank")
+        _checks.fail(name, 0, "nonzero: the zero matrix has no effective rank")
     scaled = sigma / largest
     if kind == "nuclear":
         return scaled.sum(axis=-1)[()]
@@ -202,7 +214,7 @@ def distance_to_rank(W, r):
         If `r` is not a non-negative integer, or `W` is not a stack of finite matrices.
     """
     r = _checks.integer("r", r, at_least=0)
-    return np.linalg.norm(singular_values(W)[..., r:], axis=-1)[()]
+    return _euclidean_norm(singular_values(W)[..., r:], axis=-1)
 
 
 def psd_power(A, exponent):
@@ -215,7 +227,8 @@ def psd_power(A, exponent):
         rounding errors count as zero.
     exponent : float
         Any real number where `A` is positive definite, else at least 0. The exponent 0 gives
-        the identity even where `A` is singular, which is what the product flow needs.
+        the identity even where `A` is singular, which is what the product flow needs. An
+        exponent s below 1 enlarges rounding errors e of the eigenvalues near zero to e**s.
 
     Returns
     -------
@@ -231,11 +244,12 @@ def psd_power(A, exponent):
     exponent = _checks.real("exponent", exponent)
     if A.shape[-1] != A.shape[-2]:
         raise ValueError(f"A has shape {A.shape}: A must be square")
-    transposed = np.swapaxes(A, -1, -2)
-    size = np.abs(A).max()
-    if np.abs(A - transposed).max() > 1e-10 * size:
+    half = A / 2  # so that the sum of two large entries does not overflow
+    transposed = np.swapaxes(half, -1, -2)
+    size = np.abs(half).max(axis=(-2, -1), keepdims=True)
+    if (np.abs(half - transposed) > 1e-10 * size).any():
         _checks.fail("A", A, "symmetric")
-    values, vectors = np.linalg.eigh((A + transposed) / 2)
+    values, vectors = np.linalg.eigh(half + transposed)
     rounding = A.shape[-1] * np.finfo(float).eps * np.abs(values).max(axis=-1, keepdims=True)
     if (values < -10 * rounding).any():
         _checks.fail("A", A, f"positive semidefinite; its least eigenvalue is {values.min():g}")
