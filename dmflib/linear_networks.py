@@ -124,6 +124,8 @@ class Backpropagation:
         All factor gradients, one after the other.
     gradients : list of ndarray
         The same memory, one matrix for each factor.
+    evaluations : int
+        How often ``evaluate`` was called.
     """
 
     def __init__(self, shapes):
@@ -131,18 +133,35 @@ class Backpropagation:
         self.partial = [None] + [np.empty((rows, columns)) for rows, _ in shapes[1:]]
         self.flat_gradient = np.empty(sum(rows * cols for rows, cols in shapes))
         self.gradients = views(self.flat_gradient, shapes)
+        self.evaluations = 0
         # The gradient of the first factor is what is left at the end of the walk.
         self.outer = [self.gradients[0]] + [np.empty((rows, columns)) for rows, _ in shapes[1:]]
 
     def multiply(self, factors):
-        """Form the partial products and return the product."""
+        """Form the partial products and return the product.
+
+        Parameters
+        ----------
+        factors : list of ndarray
+
+        Returns
+        -------
+        ndarray, shape (d_N, d_0)
+            The last partial product; the next call overwrites it.
+        """
         self.partial[0] = factors[0]
         for i in range(1, len(factors)):
             np.matmul(factors[i], self.partial[i - 1], out=self.partial[i])
         return self.partial[-1]
 
     def distribute(self, factors):
-        """Turn the gradient in ``outer[-1]`` into the gradients of all factors."""
+        """Turn the gradient in ``outer[-1]`` into the gradients of all factors.
+
+        Parameters
+        ----------
+        factors : list of ndarray
+            The same as in the call of ``multiply`` before.
+        """
         for i in range(len(factors) - 1, 0, -1):
             np.matmul(self.outer[i], self.partial[i - 1].T, out=self.gradients[i])
             np.matmul(factors[i].T, self.outer[i], out=self.outer[i - 1])
@@ -159,13 +178,27 @@ class Backpropagation:
         Returns
         -------
         float
+
+        Raises
+        ------
+        ValueError
+            If the loss answers with a value or gradient of the wrong shape.
         """
         W = self.multiply(factors)
+        self.evaluations += 1
         if hasattr(loss, "value_and_gradient"):
             value, _ = loss.value_and_gradient(W, self.outer[-1])
+        elif not np.isfinite(W).all():
+            return np.inf  # a reader's loss may refuse such a product; the mover reports it
         else:
-            value = loss.value(W)
-            self.outer[-1][...] = loss.gradient(W)
+            value, gradient = loss.value(W), loss.gradient(W)
+            for name, answer, shape in (("value", value, ()), ("gradient", gradient, W.shape)):
+                if np.shape(answer) != shape:
+                    raise ValueError(
+                        f"loss.{name}(W) has shape {np.shape(answer)}: loss.{name}(W) must have "
+                        f"shape {shape}"
+                    )
+            self.outer[-1][...] = gradient
         self.distribute(factors)
         return value
 
@@ -287,7 +320,8 @@ def perturbed(n, depth, scale, perturbation):
         If a number is outside its range.
     """
     factors = identical(n, depth, scale)
-    perturbation = _checks.real("perturbation", perturbation, above=0, below=float(scale))
+    scale = float(scale)
+    perturbation = _checks.real("perturbation", perturbation, above=0, below=scale)
     factors[0] = (scale - perturbation) * np.eye(len(factors[0]))
     return factors
 
@@ -364,3 +398,76 @@ def balanced(W0, depth):
     root = sigma ** (1 / depth)
     inner = [np.diag(root) for _ in range(depth - 2)]
     return [root[:, None] * Vt, *inner, U * root]
+
+
+def tilted(factors, ratio):
+    """Factors with the same product and another balance.
+
+    The first factor is multiplied by `ratio`, and each of the others is divided by
+    ``ratio**(1/(N-1))``. If the factors were balanced, the others stay balanced among
+    themselves; only the difference between the first two factors moves away from zero.
+
+    Parameters
+    ----------
+    factors : sequence of array_like
+        ``W_1, ..., W_N`` with N at least 2; ``W_i`` has shape ``(d_i, d_{i-1})``.
+    ratio : float
+        Positive; 1 changes nothing.
+
+    Returns
+    -------
+    list of ndarray
+
+    Raises
+    ------
+    ValueError
+        If the factors do not fit together, there is only one, or `ratio` is not positive.
+    """
+    factors = check_factors(factors)
+    if len(factors) < 2:
+        raise ValueError("factors holds 1 matrix: factors must hold at least 2 to be tilted")
+    ratio = _checks.real("ratio", ratio, above=0)
+    share = ratio ** (1 / (len(factors) - 1))
+    first, *others = factors
+    return [ratio * first, *(W / share for W in others)]
+
+
+def product_velocity(W, gradient, depth):
+    r"""Velocity of the product of balanced factors that follow gradient flow.
+
+    .. math:: -\sum_{j=1}^N(WW^T)^{(N-j)/N}\,\nabla\ell(W)\,(W^TW)^{(j-1)/N}
+
+    (source C, theorem 2 and equation 14; the power 0 of any matrix is the identity). In the
+    bases of singular vectors it multiplies entry (r, s) of :math:`U^T\nabla\ell\,V` by
+    :math:`\sum_j\sigma_r^{2(N-j)/N}\sigma_s^{2(j-1)/N}`.
+
+    Parameters
+    ----------
+    W : array_like, shape (m, n)
+        The product, of any rank. Singular values below rounding,
+        ``max(m, n) * 2.2e-16`` times the largest, count as zero.
+    gradient : array_like, shape (m, n)
+        Gradient of the loss at `W`.
+    depth : int
+        Number :math:`N` of factors, at least 1.
+
+    Returns
+    -------
+    ndarray, shape (m, n)
+
+    Raises
+    ------
+    ValueError
+        If `W` or `gradient` is not a finite matrix, their shapes differ, or `depth` is not a
+        positive integer.
+    """
+    W = _checks.array("W", W, ndim=2)
+    gradient = _checks.array("gradient", gradient, shape=W.shape)
+    depth = _checks.integer("depth", depth, at_least=1)
+    U, sigma, Vt = np.linalg.svd(W)
+    sigma[sigma <= max(W.shape) * np.finfo(float).eps * sigma[0]] = 0
+    left, right = np.zeros(W.shape[0]), np.zeros(W.shape[1])
+    left[: len(sigma)] = right[: len(sigma)] = sigma ** (2 / depth)
+    powers = np.arange(depth)
+    weights = (left[:, None] ** powers[::-1]) @ (right ** powers[:, None])
+    return -U @ (weights * (U.T @ gradient @ Vt.T)) @ Vt

@@ -2,7 +2,8 @@
 
 A loss is any object with ``shape`` (of the matrix ``W``), ``value(W)`` and ``gradient(W)``. The
 four classes here also have ``value_and_gradient(W, out)``, which computes the residual once and
-writes the gradient into `out`; the movers use it where it exists.
+writes the gradient into `out`; the movers use it where it exists. A loss keeps its own copy of
+the arrays it is made from.
 """
 
 import numpy as np
@@ -92,7 +93,7 @@ class FullObservation(Loss):
     """
 
     def __init__(self, target):
-        self.target = _checks.array("target", target, ndim=2)
+        self.target = _checks.array("target", target, ndim=2).copy()
         self.shape = self.target.shape
 
     def value_and_gradient(self, W, out):
@@ -117,21 +118,18 @@ class Completion(Loss):
     """
 
     def __init__(self, target, mask):
-        mask = np.asarray(mask)
-        if mask.dtype != bool:
-            if mask.dtype.kind not in "iuf" or not np.isin(mask, (0, 1)).all():
-                _checks.fail("mask", mask, "an array of True and False (or 1 and 0)")
-            mask = mask.astype(bool)
-        if mask.ndim != 2 or mask.shape != np.shape(target):
-            raise ValueError(
-                f"mask has shape {mask.shape}: mask must have two dimensions and the shape "
-                f"of target, {np.shape(target)}"
-            )
+        try:
+            values = np.asarray(target)
+        except ValueError:  # rows of different lengths
+            values = np.array(None)
+        if values.ndim != 2 or values.dtype.kind not in "biuf":
+            _checks.fail("target", target, "a real array with 2 dimensions")
+        mask = _checks.array("mask", mask, shape=values.shape)
+        if not np.isin(mask, (0, 1)).all():
+            _checks.fail("mask", mask, "an array of True and False (or 1 and 0)")
+        mask = mask.astype(bool)
         if not mask.any():
             _checks.fail("mask", mask, "True for at least one entry")
-        values = np.asarray(target)
-        if values.dtype.kind not in "biuf":
-            _checks.fail("target", target, "a real array")
         self.mask = mask
         self.target = _checks.array("target", np.where(mask, values, 0.0), ndim=2)
         self.shape = self.target.shape
@@ -163,11 +161,11 @@ class Sensing(Loss):
     """
 
     def __init__(self, operators, measurements):
-        self.operators = _checks.array("operators", operators, ndim=3)
+        self.operators = _checks.array("operators", operators, ndim=3).copy(order="C")
         count = len(self.operators)
-        self.measurements = _checks.array("measurements", measurements, shape=(count,))
+        self.measurements = _checks.array("measurements", measurements, shape=(count,)).copy()
         self.shape = self.operators.shape[1:]
-        self._rows = np.ascontiguousarray(self.operators.reshape(count, -1))
+        self._rows = self.operators.reshape(count, -1)
 
     def value_and_gradient(self, W, out):
         residual = self._rows @ W.reshape(-1) - self.measurements
@@ -195,9 +193,9 @@ class Regression(Loss):
     """
 
     def __init__(self, inputs, outputs):
-        self.inputs = _checks.array("inputs", inputs, ndim=2)
+        self.inputs = _checks.array("inputs", inputs, ndim=2).copy()
         samples = self.inputs.shape[1]
-        self.outputs = _checks.array("outputs", outputs, shape=(None, samples))
+        self.outputs = _checks.array("outputs", outputs, shape=(None, samples)).copy()
         self.shape = (len(self.outputs), len(self.inputs))
 
     def value_and_gradient(self, W, out):
@@ -225,8 +223,8 @@ def check_loss(loss, shape):
     missing = [name for name in ("shape", "value", "gradient") if not hasattr(loss, name)]
     if missing:
         _checks.fail("loss", loss, f"an object with shape, value and gradient; no {missing[0]}")
-    if tuple(loss.shape) != tuple(shape):
+    if not isinstance(loss.shape, (tuple, list)) or tuple(loss.shape) != tuple(shape):
         raise ValueError(
-            f"loss has shape {tuple(loss.shape)}: loss must have the shape of the matrix that "
+            f"loss has shape {loss.shape}: loss must have the shape of the matrix that "
             f"moves, {tuple(shape)}"
         )
