@@ -5,6 +5,7 @@ starts the watching for one run.
 """
 
 import warnings
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,31 +29,82 @@ class StoppingRule:
         return lambda state: self if self.holds(state) else None
 
     def holds(self, state):
-        """Whether the rule is fulfilled in this state; for rules without memory."""
+        """Whether the rule is fulfilled in this state; for rules without memory.
+
+        Parameters
+        ----------
+        state : State
+
+        Returns
+        -------
+        bool
+        """
         raise NotImplementedError
 
     def limit(self):
-        """Largest time the run can reach under this rule, or None; for the progress bar."""
+        """Largest time the run can reach under this rule; for the progress bar.
+
+        Returns
+        -------
+        float or None
+        """
         return None
 
     def __or__(self, other):
-        return AnyOf((self, _check_rule("stop", other)))
+        return AnyOf((self, check_rule("stop", other)))
 
     def __and__(self, other):
-        return AllOf((self, _check_rule("stop", other)))
+        return AllOf((self, check_rule("stop", other)))
 
 
-def _check_rule(name, rule):
+def check_rule(name, rule):
+    """Return `rule` if it is a stopping rule.
+
+    Parameters
+    ----------
+    name : str
+        What the caller calls it.
+    rule : StoppingRule
+
+    Returns
+    -------
+    StoppingRule
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
     if not isinstance(rule, StoppingRule):
         _checks.fail(name, rule, "a stopping rule, for example MaxSteps(1000) | LossBelow(1e-6)")
     return rule
 
 
+def _check_rules(rules):
+    if not isinstance(rules, tuple) or not rules:
+        _checks.fail("rules", rules, "a non-empty tuple of stopping rules")
+    for i, rule in enumerate(rules):
+        check_rule(f"rules[{i}]", rule)
+
+
 @dataclass(frozen=True)
 class AnyOf(StoppingRule):
-    """Ends the run when one of the rules does; written ``a | b``."""
+    """Ends the run when one of the rules does; written ``a | b``.
+
+    Parameters
+    ----------
+    rules : tuple of StoppingRule
+
+    Raises
+    ------
+    ValueError
+        If `rules` is empty or holds something else.
+    """
 
     rules: tuple
+
+    def __post_init__(self):
+        _check_rules(self.rules)
 
     def watch(self):
         """Start watching one run; see `StoppingRule.watch`."""
@@ -76,9 +128,22 @@ class AnyOf(StoppingRule):
 
 @dataclass(frozen=True)
 class AllOf(StoppingRule):
-    """Ends the run when all the rules hold at once; written ``a & b``."""
+    """Ends the run when all the rules hold at once; written ``a & b``.
+
+    Parameters
+    ----------
+    rules : tuple of StoppingRule
+
+    Raises
+    ------
+    ValueError
+        If `rules` is empty or holds something else.
+    """
 
     rules: tuple
+
+    def __post_init__(self):
+        _check_rules(self.rules)
 
     def watch(self):
         """Start watching one run; see `StoppingRule.watch`."""
@@ -146,7 +211,8 @@ class LossBelow(StoppingRule):
     threshold: float
 
     def __post_init__(self):
-        _checks.real("threshold", self.threshold, at_least=0)
+        threshold = _checks.real("threshold", self.threshold, at_least=0)
+        object.__setattr__(self, "threshold", threshold)
 
     def holds(self, state):
         """Whether the loss is small enough."""
@@ -176,7 +242,8 @@ class GradientBelow(StoppingRule):
     threshold: float
 
     def __post_init__(self):
-        _checks.real("threshold", self.threshold, at_least=0)
+        threshold = _checks.real("threshold", self.threshold, at_least=0)
+        object.__setattr__(self, "threshold", threshold)
 
     def holds(self, state):
         """Whether the gradient is small enough."""
@@ -190,20 +257,25 @@ class GradientBelow(StoppingRule):
 class RankPlateaus(StoppingRule):
     """Ends the run on a plateau of the effective rank (source A, section 4).
 
-    A plateau is a stretch of at least `length` (steps, or units of time in a flow) during which
-    the effective rank stays within `tolerance` of its value at the stretch's beginning. The
-    stretch that contains the start does not count, since every start rests near a saddle first.
+    The run is on a plateau while the effective rank has varied by at most `tolerance` during the
+    last `length` (steps, or units of time in a flow). A slow drift therefore stays one plateau:
+    the next one begins only after a change that was faster. The plateau that contains the start
+    does not count, since every start rests near a saddle first.
+
+    The effective rank ignores size, so a run may rest on a plateau while its product is still
+    small; a `length` above the time that the product needs to grow rules that out.
 
     Parameters
     ----------
     count : int
         The run ends when this many plateaus have been seen, at least 1.
     length : float
-        Least duration of a plateau, positive.
+        Duration for which the effective rank must rest, positive.
     tolerance : float
-        Largest change of the effective rank on a plateau, positive.
+        Largest difference of effective ranks within that time, positive.
     kind : {"nuclear", "entropy", "stable"}
-        Which effective rank; see `dmflib.matrices.effective_rank`.
+        Which effective rank; see `dmflib.matrices.effective_rank`. That of the zero matrix
+        counts as 0 here.
     every : int
         The effective rank costs a singular value decomposition, so it is computed only at every
         so many steps.
@@ -229,19 +301,28 @@ class RankPlateaus(StoppingRule):
 
     def watch(self):
         """Start watching one run; see `StoppingRule.watch`."""
-        begin = reference = None
-        counted, seen = True, 0  # the stretch at the start is taken as counted
+        looks = deque()  # times and ranks that cover the last `length`
+        highs, lows = deque(), deque()  # those that are extreme among all later ones
+        counted, seen = True, 0  # the plateau at the start is taken as counted
 
         def check(state):
-            nonlocal begin, reference, counted, seen
-            if state.step % self.every:
-                return None
-            rank = effective_rank(state.product, self.kind)
-            if begin is None:
-                begin, reference = state.time, rank
-            elif abs(rank - reference) > self.tolerance:
-                begin, reference, counted = state.time, rank, False
-            elif not counted and state.time - begin >= self.length:
+            nonlocal counted, seen
+            if seen >= self.count or state.step % self.every:
+                return self if seen >= self.count else None
+            product = state.product
+            rank = effective_rank(product, self.kind) if product.any() else 0.0
+            looks.append((state.time, rank))
+            while len(looks) > 1 and state.time - looks[1][0] >= self.length:
+                looks.popleft()
+            for extremes, sign in ((highs, 1), (lows, -1)):
+                while extremes and sign * extremes[-1][1] <= sign * rank:
+                    extremes.pop()
+                extremes.append(looks[-1])
+                while extremes[0][0] < looks[0][0]:
+                    extremes.popleft()
+            if highs[0][1] - lows[0][1] > self.tolerance:
+                counted = False
+            elif not counted and state.time - looks[0][0] >= self.length:
                 counted, seen = True, seen + 1
             return self if seen >= self.count else None
 
@@ -322,6 +403,11 @@ def warn_ended(mover, ended, category):
 class State:
     """What stopping rules see of a run.
 
+    Parameters
+    ----------
+    workspace : Backpropagation
+        Where the mover computes products and gradients.
+
     Attributes
     ----------
     step : int
@@ -344,5 +430,10 @@ class State:
         return self._workspace.partial[-1]
 
     def gradient_norm(self):
-        """Euclidean norm of the gradient with respect to all factors."""
+        """Euclidean norm of the gradient with respect to all factors.
+
+        Returns
+        -------
+        float
+        """
         return np.linalg.norm(self._workspace.flat_gradient)
