@@ -3,6 +3,8 @@
 The stopping rules live in `dmflib.stopping` and can be imported from here as well.
 """
 
+import math
+
 import numpy as np
 
 from dmflib import _checks
@@ -19,7 +21,7 @@ from dmflib.stopping import (
     MaxSteps,
     RankPlateaus,
     State,
-    StoppingRule,
+    check_rule,
     warn_ended,
 )
 from dmflib.trajectory import Recorder
@@ -71,18 +73,19 @@ def gradient_descent(loss, factors, step_size, stop, record=1, keep=("products",
     factors = check_factors(factors)
     check_loss(loss, (factors[-1].shape[0], factors[0].shape[1]))
     step_size = _checks.real("step_size", step_size, above=0)
-    if not isinstance(stop, StoppingRule):
-        _checks.fail("stop", stop, "a stopping rule, for example MaxSteps(1000)")
+    check_rule("stop", stop)
     due = _schedule(record)
     recorder = Recorder(keep)
 
     shapes = [W.shape for W in factors]
-    flat = np.concatenate([W.ravel() for W in factors])
-    factors = views(flat, shapes)
+    start = np.concatenate([W.ravel() for W in factors])
+    # Step k stands in buffer k % 2. So the state before a step that overflows is still there,
+    # and an interruption at any moment finds the whole state of the step that is counted.
+    flats = (start, np.empty_like(start))
+    buffers = tuple(views(flat, shapes) for flat in flats)
     workspace = Backpropagation(shapes)
     state = State(workspace)
     check = stop.watch()
-    finite = flat.copy()  # the state before the last step, in case that step overflows
 
     with (
         np.errstate(over="ignore", invalid="ignore"),
@@ -90,46 +93,55 @@ def gradient_descent(loss, factors, step_size, stop, record=1, keep=("products",
     ):
         try:
             while True:
-                state.loss = workspace.evaluate(loss, factors)
-                if not np.isfinite(state.loss):
+                now, after = state.step % 2, (state.step + 1) % 2
+                state.loss = workspace.evaluate(loss, buffers[now])
+                if not math.isfinite(state.loss):
                     ended = Diverged(state.step)
                     break
                 ended = check(state)
                 if ended is not None:
                     break
                 if due(state.step):
-                    recorder.add(state.step, state.loss, state.product, factors)
-                np.copyto(finite, flat)
+                    recorder.add(state.step, state.loss, state.product, buffers[now])
                 workspace.flat_gradient *= step_size
-                flat -= workspace.flat_gradient
+                np.subtract(flats[now], workspace.flat_gradient, out=flats[after])
                 state.step += 1
                 state.time = state.step
                 if bar is not None:
                     bar.update(1)
         except KeyboardInterrupt:
             ended = Interrupted(state.step)
-    last = state.step
+        last = state.step
+        if isinstance(ended, Interrupted):
+            state.loss = workspace.evaluate(loss, buffers[last % 2])
+            if not math.isfinite(state.loss):  # the interruption came first
+                ended = Diverged(last)
+        if isinstance(ended, Diverged):
+            if last == 0:
+                _checks.fail("factors", "the start", "small enough for its loss to be finite")
+            last -= 1
+            state.loss = workspace.evaluate(loss, buffers[last % 2])
     if isinstance(ended, Diverged):
-        if state.step == 0:
-            _checks.fail("factors", "the start", "small enough for its loss to be finite")
-        last -= 1
-        np.copyto(flat, finite)
         warn_ended("gradient descent", ended, DivergenceWarning)
     elif isinstance(ended, Interrupted):
         warn_ended("gradient descent", ended, InterruptionWarning)
-    state.loss = workspace.evaluate(loss, factors)
-    if not recorder.times or recorder.times[-1] < last:
-        recorder.add(last, state.loss, state.product, factors)
-    return recorder.trajectory(ended, [W.copy() for W in factors], state.step + 1)
+    if last not in recorder.times[-1:]:
+        recorder.add(last, state.loss, state.product, buffers[last % 2])
+    final_factors = [W.copy() for W in buffers[last % 2]]
+    return recorder.trajectory(ended, final_factors, workspace.evaluations)
 
 
 def _schedule(record):
     """Return a function that says whether a step is to be recorded."""
-    if np.ndim(record) == 0:
+    if not isinstance(record, (list, tuple, range, np.ndarray)):
         every = _checks.integer("record", record, at_least=1)
         return lambda step: step % every == 0
-    steps = np.asarray(record)
-    if steps.ndim != 1 or steps.dtype.kind not in "iu" or (steps < 0).any():
-        _checks.fail("record", steps, "a positive integer or a list of non-negative integers")
-    wanted = set(steps.tolist())
+    allowed = "a positive integer or a non-empty list of non-negative integers"
+    try:
+        steps = np.asarray(record)
+    except ValueError:  # rows of different lengths
+        _checks.fail("record", record, allowed)
+    if steps.ndim != 1 or not steps.size or steps.dtype.kind not in "iu" or (steps < 0).any():
+        _checks.fail("record", record, allowed)
+    wanted = {0, *steps.tolist()}
     return wanted.__contains__

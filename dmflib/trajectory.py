@@ -12,13 +12,15 @@ KEEPABLE = ("products", "factors", "singular_values")
 class Trajectory:
     """The recorded path of a gradient descent or gradient flow.
 
-    Attributes
+    Parameters
     ----------
     times : ndarray, shape (T,)
         Step numbers of gradient descent, or times of a flow. The first entry is the start and
         the last one the end of the run.
     losses : ndarray, shape (T,)
         Loss at each recorded time.
+    kept : dict
+        What else was recorded, by its name in `KEEPABLE`.
     stopped_by : object
         What ended the run: the stopping rule that fired, or one of `Diverged`, `Interrupted`,
         `TimeReached`.
@@ -45,11 +47,12 @@ class Trajectory:
             f"loss {self.losses[0]:.3g} to {self.losses[-1]:.3g}, stopped by {self.stopped_by})"
         )
 
-    def _require(self, name):
+    def _require(self, name, *, wanted=None):
         if name not in self._kept:
+            needed = repr(name) if wanted is None else f"{name!r} or {wanted!r}"
             raise ValueError(
-                f"keep={tuple(self._kept)!r}: keep must contain {name!r} "
-                f"when the run is started for the trajectory to have its {name}"
+                f"keep={tuple(self._kept)!r}: keep must contain {needed} "
+                f"when the run is started for the trajectory to have its {wanted or name}"
             )
         return self._kept[name]
 
@@ -68,7 +71,8 @@ class Trajectory:
         """Singular values of the products, largest first, shape (T, min(m, n))."""
         if "singular_values" in self._kept:
             return self._kept["singular_values"]
-        return matrices.singular_values(self.products)
+        products = self._require("products", wanted="singular_values")
+        return matrices.singular_values(products)
 
     def effective_rank(self, kind="entropy"):
         """Effective rank of each recorded product.
@@ -107,23 +111,40 @@ class Recorder:
     """
 
     def __init__(self, keep):
-        names = (keep,) if isinstance(keep, str) else tuple(keep)
+        try:
+            names = (keep,) if isinstance(keep, str) else tuple(keep)
+        except TypeError:
+            _checks.fail("keep", keep, f"a sequence of names among {KEEPABLE}")
         for name in names:
             _checks.choice("keep", name, KEEPABLE)
-        self.times, self.losses = [], []
-        self._kept = {name: [] for name in names}
+        self._names = tuple(dict.fromkeys(names))
+        self._records = []
+
+    @property
+    def times(self):
+        """Times recorded so far."""
+        return [record[0] for record in self._records]
 
     def add(self, time, loss, product, factors):
-        """Record one state; arrays are copied."""
-        self.times.append(time)
-        self.losses.append(float(loss))
-        for name, records in self._kept.items():
+        """Record one state; arrays are copied.
+
+        Parameters
+        ----------
+        time : int or float
+        loss : float
+        product : ndarray, shape (m, n)
+        factors : list of ndarray
+        """
+        kept = []
+        for name in self._names:
             if name == "products":
-                records.append(product.copy())
+                kept.append(product.copy())
             elif name == "singular_values":
-                records.append(np.linalg.svd(product, compute_uv=False))
+                kept.append(np.linalg.svd(product, compute_uv=False))
             else:
-                records.append([W.copy() for W in factors])
+                kept.append([W.copy() for W in factors])
+        # One append for the whole record, so that an interruption cannot leave half of one.
+        self._records.append((time, float(loss), *kept))
 
     def trajectory(self, stopped_by, final_factors, evaluations):
         """Close the record.
@@ -139,10 +160,11 @@ class Recorder:
         -------
         Trajectory
         """
+        times, losses, *histories = zip(*self._records, strict=True)
         kept = {}
-        for name, records in self._kept.items():
+        for name, history in zip(self._names, histories, strict=True):
             if name == "factors":
-                kept[name] = [np.stack(history) for history in zip(*records, strict=True)]
+                kept[name] = [np.stack(factor) for factor in zip(*history, strict=True)]
             else:
-                kept[name] = np.stack(records)
-        return Trajectory(self.times, self.losses, kept, stopped_by, final_factors, evaluations)
+                kept[name] = np.stack(history)
+        return Trajectory(times, losses, kept, stopped_by, final_factors, evaluations)
