@@ -12,12 +12,13 @@ import numpy as np
 
 from dmflib import _checks
 
-#: Colours by name, darkest first; each pair differs in lightness and for colour-blind readers.
+#: Colours by name, darkest first. Each stands out from the page, light or dark, by a contrast of
+#: at least 3:1, and each pair differs in lightness and for colour-blind readers.
 COLORS = {
     "navy": "#14305c",
     "purple": "#8c3b7a",
-    "red": "#d1502d",
-    "gold": "#c9962b",
+    "red": "#c8462a",
+    "gold": "#ba8a1f",
 }
 
 #: Grey for axes, reference lines and remarks; dark enough to read.
@@ -97,7 +98,7 @@ def shades(count):
     Returns
     -------
     list of str
-        Hexadecimal colours along matplotlib's inferno map, without its palest third.
+        Hexadecimal colours along matplotlib's inferno map, up to the contrast 3:1 with white.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def shades(count):
     from matplotlib.colors import to_hex
 
     count = _checks.integer("count", count, at_least=1)
-    return [to_hex(colormaps["inferno"](x)) for x in np.linspace(0.12, 0.72, count)]
+    return [to_hex(colormaps["inferno"](x)) for x in np.linspace(0.12, 0.67, count)]
 
 
 def label_line(line, text=None, *, at=None, offset=(4, 0), **style):
@@ -133,19 +134,33 @@ def label_line(line, text=None, *, at=None, offset=(4, 0), **style):
     Raises
     ------
     ValueError
-        If the line has no finite point, or `at` lies outside its data.
+        If `line` is not a line in axes or has no point to be seen, `at` lies outside its data,
+        or `offset` is not a pair of numbers.
     """
+    from matplotlib.lines import Line2D
+
+    if not isinstance(line, Line2D) or line.axes is None:
+        _checks.fail("line", line, "a line that stands in axes")
+    offset = tuple(_checks.array("offset", offset, shape=(2,)))
     x, y = (np.asarray(data, dtype=float) for data in line.get_data())
-    finite = np.isfinite(x) & np.isfinite(y)
-    if not finite.any():
-        _checks.fail("line", line, "a line with at least one finite point")
-    x, y = x[finite], y[finite]
+    seen = np.isfinite(x) & np.isfinite(y)
+    log_x, log_y = (scale() == "log" for scale in (line.axes.get_xscale, line.axes.get_yscale))
+    seen &= (x > 0) | (not log_x)
+    seen &= (y > 0) | (not log_y)
+    if not seen.any():
+        _checks.fail("line", line, "a line with at least one point to be seen")
+    x, y = x[seen], y[seen]
     if at is None:
         point = (x[-1], y[-1])
     else:
         at = _checks.real("at", at, at_least=x.min(), at_most=x.max())
+        # Between its points the line is straight on the page, not in the data.
         order = np.argsort(x, kind="stable")
-        point = (at, np.interp(at, x[order], y[order]))
+        across, up = line.axes.xaxis.get_transform(), line.axes.yaxis.get_transform()
+        height = np.interp(
+            across.transform([at])[0], across.transform(x[order]), up.transform(y[order])
+        )
+        point = (at, up.inverted().transform([height])[0])
     settings = {
         "color": line.get_color(),
         "xytext": offset,
@@ -185,16 +200,23 @@ def reference_slope(ax, start, slope, width, text=None, **style):
     ValueError
         If the axes are not logarithmic or a number is outside its range.
     """
-    if ax.get_xscale() != "log" or ax.get_yscale() != "log":
+    from matplotlib.axes import Axes
+
+    if not isinstance(ax, Axes) or (ax.get_xscale(), ax.get_yscale()) != ("log", "log"):
         _checks.fail("ax", ax, "axes with two logarithmic scales")
-    x0 = _checks.real("start[0]", start[0], above=0)
-    y0 = _checks.real("start[1]", start[1], above=0)
+    x0, y0 = _checks.array("start", start, shape=(2,))
+    x0 = _checks.real("start[0]", x0, above=0)
+    y0 = _checks.real("start[1]", y0, above=0)
     slope = _checks.real("slope", slope)
     width = _checks.real("width", width, above=0)
     if width == 1:
         _checks.fail("width", width, "different from 1")
+    with np.errstate(over="ignore", under="ignore"):
+        x1, y1 = x0 * width, y0 * np.power(width, slope)
+    if not (np.isfinite([x1, y1]).all() and x1 > 0 and y1 > 0):
+        _checks.fail("width", width, "such that the line's end is positive and finite")
     settings = {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 1}
-    (line,) = ax.plot([x0, x0 * width], [y0, y0 * width**slope], **(settings | style))
+    (line,) = ax.plot([x0, x1], [y0, y1], **(settings | style))
     if text:
         label_line(line, text)
     return line
