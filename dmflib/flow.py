@@ -137,10 +137,20 @@ def product_flow(
         The start, not changed.
     depth : int
         Number :math:`N` of factors, at least 1.
-    t_final, stop, method, rtol, atol, record, progress
-        As in `gradient_flow`; the tolerances are those of the entries of the product.
+    t_final : float, optional
+        Time at which the run ends at the latest.
+    stop : StoppingRule, optional
+        As in `gradient_flow`; one of `t_final` and `stop` must be given.
+    method : str
+        As in `gradient_flow`.
+    rtol, atol : float
+        Tolerances of one step, for the entries of the product.
+    record : None, int or array_like of float
+        As in `gradient_flow`.
     keep : str or sequence of str
         Any of ``"products"``, ``"singular_values"``.
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------

@@ -22,7 +22,7 @@ STOP = stopping.MaxSteps(1)
 
 # What is no finite stack of matrices, no finite matrix, no positive number, no count from 1 or 0.
 NOT_MATRICES = [
-    NAN, INF, [1.0, 2.0], 3.0, np.ones((0, 2)), RAGGED, "ab", None, 1j * I2, object()
+    NAN, INF, [1.0, 2.0], 3.0, np.ones((0, 2)), RAGGED, "ab", None, 1j * I2, ...
 ]  # fmt: skip
 NOT_A_MATRIX = [*NOT_MATRICES, CUBE]
 NOT_POSITIVE = [0, -1.0, np.nan, np.inf, "1", None, 1j, [1.0], True]
@@ -164,7 +164,7 @@ CASES = [
         {"widths": [2, 2], "scale": 0.1, "rng": 0},
         widths=[[], [2], 2, None, "ab", [2, 0], [2, -1], [2, 1.5], [2, np.nan], [[2, 2], [2, 2]]],
         scale=NOT_POSITIVE,
-        rng=[-1, 1.5, "seed", object()],
+        rng=[-1, 1.5, "seed", ...],
     ),
     *cases(linear_networks.balanced, {"W0": I2, "depth": 2}, W0=NOT_A_MATRIX, depth=NOT_A_COUNT),
     # stopping
