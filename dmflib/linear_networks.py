@@ -471,3 +471,39 @@ def product_velocity(W, gradient, depth):
     powers = np.arange(depth)
     weights = (left[:, None] ** powers[::-1]) @ (right ** powers[:, None])
     return -U @ (weights * (U.T @ gradient @ Vt.T)) @ Vt
+
+
+def sharpness(factors):
+    r"""Largest eigenvalue of the loss's Hessian at factors that fit the target exactly.
+
+    The loss is :math:`\tfrac12\|W_N\cdots W_1-\hat W\|_F^2`. Where the product is
+    :math:`\hat W`, a change of the factors matters only through the change of the product, and
+    the eigenvalue is the largest one of
+    :math:`Z\mapsto\sum_j A_jA_j^TZB_j^TB_j` with :math:`A_j=W_N\cdots W_{j+1}` and
+    :math:`B_j=W_{j-1}\cdots W_1`. Gradient descent is repelled from the minimiser if its step
+    size exceeds 2 divided by this number.
+
+    Parameters
+    ----------
+    factors : sequence of array_like
+        ``W_1, ..., W_N``; ``W_i`` has shape ``(d_i, d_{i-1})``. The map is formed as a matrix
+        with ``(d_N d_0)**2`` entries, so the product should be small.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the factors do not fit together.
+    """
+    factors = check_factors(factors)
+    before = [np.eye(factors[0].shape[1])]
+    for W in factors[:-1]:
+        before.append(W @ before[-1])
+    after = [np.eye(factors[-1].shape[0])]
+    for W in factors[:0:-1]:
+        after.append(after[-1] @ W)
+    terms = zip(after[::-1], before, strict=True)
+    return float(np.linalg.eigvalsh(sum(np.kron(A @ A.T, B.T @ B) for A, B in terms))[-1])
