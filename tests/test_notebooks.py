@@ -63,7 +63,9 @@ def test_figures_have_words(chapter):
 
 
 def test_normalising_keeps_text_and_drops_pictures():
-    cell = nbformat.v4.new_code_cell("x", metadata={"execution": {"iopub.status.busy": "now"}, "tags": ["hide-input"]})
+    cell = nbformat.v4.new_code_cell(
+        "x", metadata={"execution": {"iopub.status.busy": "now"}, "tags": ["hide-input"]}
+    )
     cell.outputs = [
         nbformat.v4.new_output("stream", name="stdout", text="1\n"),
         nbformat.v4.new_output("stream", name="stderr", text="noise"),
