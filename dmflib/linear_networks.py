@@ -425,7 +425,7 @@ def tilted(factors, ratio):
     """
     factors = check_factors(factors)
     if len(factors) < 2:
-        raise ValueError("factors holds 1 matrix: factors must hold at least 2 to be tilted")
+        _checks.fail("factors", factors, "a sequence of at least two matrices")
     ratio = _checks.real("ratio", ratio, above=0)
     share = ratio ** (1 / (len(factors) - 1))
     first, *others = factors
