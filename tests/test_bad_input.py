@@ -167,6 +167,20 @@ CASES = [
         rng=[-1, 1.5, "seed", ...],
     ),
     *cases(linear_networks.balanced, {"W0": I2, "depth": 2}, W0=NOT_A_MATRIX, depth=NOT_A_COUNT),
+    *cases(
+        linear_networks.tilted,
+        {"factors": [I2, I2], "ratio": 2.0},
+        factors=[*NOT_FACTORS, [I2]],
+        ratio=NOT_POSITIVE,
+    ),
+    *cases(
+        linear_networks.product_velocity,
+        {"W": I2, "gradient": I2, "depth": 2},
+        W=NOT_A_MATRIX,
+        gradient=[*NOT_A_MATRIX, np.ones((2, 3))],
+        depth=NOT_A_COUNT,
+    ),
+    *cases(linear_networks.sharpness, {}, factors=NOT_FACTORS),
     # stopping
     *cases(stopping.MaxSteps, {}, steps=NEGATIVE_COUNT),
     *cases(stopping.LossBelow, {}, threshold=NEGATIVE),
