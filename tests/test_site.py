@@ -49,6 +49,10 @@ class Page(HTMLParser):
             self.lang = attributes.get("lang")
 
 
+def read_text(page):
+    return (HTML / page).read_text(encoding="utf-8")
+
+
 @functools.cache
 def read(page):
     return Page(HTML / page)
@@ -75,7 +79,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", CONTENT)
 def test_no_reference_is_left_unresolved(page):
-    text = (HTML / page).read_text(encoding="utf-8")
+    text = read_text(page)
     left = re.findall(r"\[\?[\w-]*\]|\?\?|\{(?:prf:ref|cite|numref|eq|doc|ref)\}`[^`]*`", text)
     assert not left, f"{page}: {left}"
 
@@ -94,7 +98,7 @@ def test_no_page_names_another_server_for_scripts_styles_or_fonts():
         r"""<(?:script|link|img|iframe)[^>]*(?:src|href)=["'](?:https?:)?//[^"']*"""
     )
     for page in PAGES:
-        hits = pattern.findall((HTML / page).read_text(encoding="utf-8"))
+        hits = pattern.findall(read_text(page))
         hits = [hit for hit in hits if 'rel="license"' not in hit and 'rel="canonical"' not in hit]
         assert not hits, f"{page}: {hits[:3]}"
 
@@ -200,6 +204,37 @@ def test_search_finds_a_word_of_the_first_chapter(browser, address):
         visit.tab.wait_for_selector("#search-results li a", timeout=10_000)
         found = visit.tab.locator("#search-results").inner_text()
         assert "least" in found.lower()
+        assert not visit.problems
+    finally:
+        context.close()
+
+
+LIVE = [page for page in CONTENT if re.search("<figure class=.dmf-explorer", read_text(page))]
+
+
+def test_the_landing_page_and_every_chapter_are_live():
+    assert set(LIVE) >= {"index.html", *(page for page in PAGES if page.startswith("chapters/"))}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", LIVE)
+def test_every_slider_moves_its_figure(browser, address, page):
+    context = browser.new_context()
+    try:
+        visit = Visit(context, address, page)
+        figures = visit.tab.locator("figure.dmf-explorer")
+        for k in range(figures.count()):
+            figure = figures.nth(k)
+            sliders = figure.locator("input[type=range]")
+            assert sliders.count() > 0
+            for j in range(sliders.count()):
+                slider, drawing = sliders.nth(j), figure.locator("svg").first
+                before, words = drawing.inner_html(), slider.get_attribute("aria-valuetext")
+                last = slider.get_attribute("max")
+                slider.focus()
+                visit.tab.keyboard.press("ArrowLeft" if slider.input_value() == last else "End")
+                assert slider.get_attribute("aria-valuetext") != words
+                assert drawing.inner_html() != before, f"{page}: slider {j} of figure {k} is dead"
         assert not visit.problems
     finally:
         context.close()
