@@ -24,6 +24,7 @@ import numpy as np
 from dmflib import _checks
 from dmflib.matrices import effective_rank_of_spectrum
 from dmflib.stopping import Diverged, DivergenceWarning, warn_ended
+from dmflib.trajectory import recorded_steps
 
 FEW = 12  # up to so many numbers a loop over Python's floats is faster than numpy's arrays
 
@@ -119,7 +120,7 @@ def dynamics(eigenvalues, depth, scale, step_size, steps, record=1, strict=False
         if step_size >= limit:
             allowed = f"< {limit:.6g}, the limit of the theorem for this spectrum and scale"
             _checks.fail("step_size", step_size, allowed)
-    times = _schedule(record, steps)
+    times = np.array(recorded_steps(record, steps))
     values, lost = _run(lam, depth, scale, step_size, times)
     if lost is None:
         return Dynamics(times, values, depth)
@@ -129,18 +130,6 @@ def dynamics(eigenvalues, depth, scale, step_size, steps, record=1, strict=False
     ended = Diverged(int(lost))
     warn_ended("gradient descent", ended, DivergenceWarning)
     return Dynamics(times, values, depth, ended)
-
-
-def _schedule(record, steps):
-    """Return the steps to record, the first and the last among them, in order."""
-    if isinstance(record, (list, tuple, range, np.ndarray)):
-        wanted = _checks.array("record", record, ndim=1)
-        if (wanted < 0).any() or (wanted != np.floor(wanted)).any():
-            _checks.fail("record", wanted, "a positive integer or a list of non-negative integers")
-        wanted = wanted[wanted <= steps].astype(int)
-    else:
-        wanted = np.arange(0, steps + 1, _checks.integer("record", record, at_least=1))
-    return np.unique(np.concatenate([[0], wanted, [steps]]))
 
 
 def _run(lam, depth, scale, step_size, times):

@@ -23,6 +23,7 @@ import numpy as np
 from dmflib import _checks
 from dmflib.matrices import EFFECTIVE_RANKS, effective_rank_of_spectrum
 from dmflib.stopping import Diverged, DivergenceWarning, RankPlateaus, warn_ended
+from dmflib.trajectory import recorded_steps
 
 # --- constants of the theorems ------------------------------------------------------------------
 
@@ -310,7 +311,7 @@ def dynamics(eigenvalues, depth, scale, perturbation, step_size, steps, record=1
     scale, perturbation = _start(scale, perturbation)
     step_size = _checks.real("step_size", step_size, above=0)
     steps = _checks.integer("steps", steps, at_least=0)
-    due = _schedule(record, steps)
+    due = recorded_steps(record, steps)
     if strict:
         _check_assumptions(eigenvalues, depth, scale, perturbation, step_size)
 
@@ -329,24 +330,6 @@ def dynamics(eigenvalues, depth, scale, perturbation, step_size, steps, record=1
         warn_ended("gradient descent", ended, DivergenceWarning)
     first, others, _ = zip(*walks, strict=True)
     return Dynamics(np.array(due), np.transpose(first), np.transpose(others), depth, ended)
-
-
-def _schedule(record, steps):
-    """Turn `record` into an increasing list of steps from 0 to `steps`."""
-    if isinstance(record, (list, tuple, range, np.ndarray)):
-        allowed = "a positive integer or a non-empty list of non-negative integers"
-        try:
-            listed = np.asarray(record)
-        except ValueError:  # rows of different lengths
-            _checks.fail("record", record, allowed)
-        if listed.ndim != 1 or not listed.size or listed.dtype.kind not in "iu":
-            _checks.fail("record", record, allowed)
-        if listed.min() < 0:
-            _checks.fail("record", record, allowed)
-        wanted = listed[listed <= steps].tolist()
-    else:
-        wanted = range(0, steps, _checks.integer("record", record, at_least=1))
-    return sorted({0, *wanted, steps})
 
 
 def _check_assumptions(eigenvalues, depth, scale, perturbation, step_size):

@@ -168,3 +168,40 @@ class Recorder:
             else:
                 kept[name] = np.stack(history)
         return Trajectory(times, losses, kept, stopped_by, final_factors, evaluations)
+
+
+def recorded_steps(record, steps):
+    """Steps that a run of known length records, in order, its first and last among them.
+
+    Parameters
+    ----------
+    record : int or array_like of int
+        Every so many steps, or exactly these; those beyond the end are left out.
+    steps : int
+        Length of the run.
+
+    Returns
+    -------
+    list of int
+
+    Raises
+    ------
+    ValueError
+        If `record` is neither a positive integer nor a list of non-negative ones, or `steps` is
+        not a non-negative integer.
+    """
+    steps = _checks.integer("steps", steps, at_least=0)
+    if isinstance(record, (list, tuple, range, np.ndarray)):
+        allowed = "a positive integer or a non-empty list of non-negative integers"
+        try:
+            listed = np.asarray(record)
+        except ValueError:  # rows of different lengths
+            _checks.fail("record", record, allowed)
+        if listed.ndim != 1 or not listed.size or listed.dtype.kind not in "iu":
+            _checks.fail("record", record, allowed)
+        if listed.min() < 0:
+            _checks.fail("record", record, allowed)
+        wanted = listed[listed <= steps].tolist()
+    else:
+        wanted = range(0, steps, _checks.integer("record", record, at_least=1))
+    return sorted({0, *wanted, steps})

@@ -208,6 +208,12 @@ CASES = [
     # trajectory
     *cases(trajectory.Recorder, {}, keep=["all", ["products", "all"], None, 3, [None], [3], ""]),
     *cases(
+        trajectory.recorded_steps,
+        {"record": 1, "steps": 5},
+        record=[0, -1, 1.5, None, "2", [], [-1], [0.5]],
+        steps=[-1, 1.5, None, "2"],
+    ),
+    *cases(
         trajectory.Trajectory([0], [1.0], {"products": I2[None]}, STOP, None, 1).effective_rank,
         {},
         kind=UNKNOWN,

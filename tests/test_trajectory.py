@@ -6,7 +6,7 @@ import pytest
 from dmflib import matrices
 from dmflib.linear_networks import gaussian, product
 from dmflib.stopping import MaxSteps
-from dmflib.trajectory import KEEPABLE, Recorder, Trajectory
+from dmflib.trajectory import KEEPABLE, Recorder, Trajectory, recorded_steps
 
 
 def recorded(keep, count=4, widths=(3, 4, 2)):
@@ -114,3 +114,16 @@ def test_effective_rank_of_a_zero_product_is_refused():
         path.effective_rank()
     with pytest.raises(ValueError, match="kind must be one of"):
         path.effective_rank("spectral")
+
+
+def test_recorded_steps_hold_both_ends_in_order_and_nothing_beyond():
+    assert recorded_steps(3, 7) == [0, 3, 6, 7]
+    assert recorded_steps([9, 2, 2], 5) == [0, 2, 5]
+    assert recorded_steps(10, 0) == [0]
+    assert recorded_steps(np.array([5]), 5) == [0, 5]
+
+
+@pytest.mark.parametrize("record", [0, -1, 1.5, None, "2", [], [-1], [0.5], [[1], [1, 2]]])
+def test_recorded_steps_refuse_what_is_no_schedule(record):
+    with pytest.raises(ValueError, match=r"record.*must be"):
+        recorded_steps(record, 5)
