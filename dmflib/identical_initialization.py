@@ -415,7 +415,9 @@ def _towards_root(lam, N, alpha, t):
     rising = alpha < root
 
     def distance(w):  # |d/root - 1| where d**N / lam = 1/(1 + exp(-w)) or 1/(1 - exp(-w))
-        inside = np.where(rising, np.log1p(np.exp(-w)), np.log1p(-np.exp(-w)))
+        # Far above the root w is tiny, and 1 - exp(-w) must not be rounded to a difference.
+        falling = np.where(w < 0.7, np.log(-np.expm1(-w)), np.log1p(-np.exp(-w)))
+        inside = np.where(rising, np.log1p(np.exp(-w)), falling)
         return np.abs(np.expm1(-inside / N))
 
     def value(w):
@@ -429,7 +431,8 @@ def _towards_root(lam, N, alpha, t):
         return np.where(low < high, _time(lam, N, low, high, *gaps), 0.0)
 
     gap0 = np.abs(alpha - root)
-    start = N * np.log(alpha / root) - np.log(np.abs(np.expm1(N * np.log(alpha / root))))
+    way = N * np.log(alpha / root)
+    start = np.where(rising, way - np.log(-np.expm1(way)), -np.log1p(-np.exp(-way)))
     speed = N * lam ** (2 - 2 / N) * np.maximum(1, alpha / root) ** (N - 2)
     # Beyond 800 the distance is below the smallest number.
     end = np.minimum(start + speed * t, np.maximum(start, 800.0))
