@@ -207,14 +207,19 @@ def two_by_two_spectrum(W):
         If `W` is not a stack of finite 2 by 2 matrices.
     """
     W = _two_by_two(W)
+    # Scaled by a power of two, so that products of entries neither overflow nor vanish.
+    exponent = np.frexp(np.abs(W).max(axis=(-2, -1)))[1]
+    W = np.ldexp(W, -exponent[..., None, None])
     a, b, c, d = W[..., 0, 0], W[..., 0, 1], W[..., 1, 0], W[..., 1, 1]
     largest = (np.hypot(a + d, c - b) + np.hypot(a - d, b + c)) / 2
     smallest = np.abs(determinant(W)) / np.where(largest > 0, largest, 1)
-    return np.stack([largest, smallest], axis=-1)
+    return np.ldexp(np.stack([largest, smallest], axis=-1), exponent[..., None])
 
 
 def determinant(W):
     """Determinant of 2 by 2 matrices, ``a*d - b*c``.
+
+    Entries below 1e-154 may give zero.
 
     Parameters
     ----------
