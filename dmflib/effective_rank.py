@@ -442,12 +442,13 @@ def rise_time(eigenvalue, depth, start, end):
     depth = _checks.integer("depth", depth, at_least=1)
     start = _checks.real("start", start, above=0, below=lam)
     end = _checks.real("end", end, at_least=start, below=lam)
-    low, high = (math.log(s) - math.log(lam - s) for s in (start, end))
-    pieces = max(1, math.ceil(high - low))
+    low = math.log(start) - math.log(lam - start)
+    # Not the difference of two logarithms: a short way keeps its digits.
+    width = math.log1p((end - start) / start) + math.log1p((end - start) / (lam - end))
+    pieces = max(1, math.ceil(width))
     nodes, weights = np.polynomial.legendre.leggauss(16)
-    edges = np.linspace(low, high, pieces + 1)
-    half = (high - low) / (2 * pieces)
-    u = edges[:-1, None] + half * (1 + nodes)
+    half = width / (2 * pieces)
+    u = low + half * (2 * np.arange(pieces)[:, None] + 1 + nodes)
     # sigma = lam / (1 + exp(-u)), and the integrand is sigma**(2/N - 1) / (N lam).
     logs = math.log(lam) - np.logaddexp(0, -u)
     return float(half * (np.exp((2 / depth - 1) * logs) @ weights).sum() / (depth * lam))

@@ -337,11 +337,13 @@ def test_rise_time_agrees_with_quadrature(lam, depth, first, second):
     start = lam * first
     end = start + (lam - start) * second
 
-    def slowness(x):
-        return math.exp(x) / (depth * math.exp(x * (2 - 2 / depth)) * (lam - math.exp(x)))
+    def slowness(growth):
+        x = start * math.exp(growth)
+        return x / (depth * x ** (2 - 2 / depth) * (lam - x))
 
-    expected = quad(slowness, math.log(start), math.log(end), epsabs=0, epsrel=1e-11, limit=400)
-    assert er.rise_time(lam, depth, start, end) == pytest.approx(expected[0], rel=1e-8, abs=1e-13)
+    way = math.log1p((end - start) / start)
+    expected = quad(slowness, 0, way, epsabs=0, epsrel=1e-11, limit=400)
+    assert er.rise_time(lam, depth, start, end) == pytest.approx(expected[0], rel=1e-9)
 
 
 def test_rise_time_has_the_known_closed_forms():
