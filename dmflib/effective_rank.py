@@ -510,7 +510,9 @@ def descent_plateau(eigenvalues, depth, scale, step_size, rank, tolerance):
     scale : float
         Every factor starts as ``scale`` times the identity; positive.
     step_size : float
-        Positive and at most :math:`1/(N\lambda_1^{2-2/N})`: then no eigenvalue overshoots.
+        Positive and at most :math:`1/(N\lambda_1^{2-2/N})`, so that no eigenvalue overshoots its
+        target, and :math:`1/(\alpha^{N-2}(\alpha^N-\lambda_n))`, so that none which falls
+        changes its sign.
     rank : int
         The L, between 1 and n; as many eigenvalues must exceed `tolerance`.
     tolerance : float
@@ -529,8 +531,11 @@ def descent_plateau(eigenvalues, depth, scale, step_size, rank, tolerance):
     """
     depth = _checks.integer("depth", depth, at_least=2)
     lam, depth, origin, rank, tolerance = _plateau(eigenvalues, depth, scale, rank, tolerance)
+    rising = depth * lam[0] ** (2 - 2 / depth)
+    # On [0, alpha] a step multiplies d by 1 - eta d**(N-2) (d**N - lam), which must not be negative.
+    falling = origin ** (1 - 2 / depth) * (origin - lam[-1])
     # The caller may have rounded the limit in another order of operations.
-    limit = (1 + 1e-12) / (depth * lam[0] ** (2 - 2 / depth))
+    limit = (1 + 1e-12) / max(rising, falling)
     eta = _checks.real("step_size", step_size, above=0, at_most=limit)
     first, last = 0.0, math.inf
     for x in lam[:rank]:

@@ -394,7 +394,8 @@ def targets(draw):
 def test_certain_steps_lie_on_the_plateau(target, rank, share):
     depth, scale, delta, lam = target
     rank = min(rank, int((lam > delta).sum()))
-    eta = share / (depth * lam[0] ** (2 - 2 / depth))
+    falling = scale ** (depth - 2) * (scale**depth - lam[-1])
+    eta = share / max(depth * lam[0] ** (2 - 2 / depth), falling)
     first, last = er.descent_plateau(lam, depth, scale, eta, rank, delta)
     end = min(last, first + 300)
     assume(first <= end < 3000)
