@@ -532,7 +532,7 @@ def descent_plateau(eigenvalues, depth, scale, step_size, rank, tolerance):
     depth = _checks.integer("depth", depth, at_least=2)
     lam, depth, origin, rank, tolerance = _plateau(eigenvalues, depth, scale, rank, tolerance)
     rising = depth * lam[0] ** (2 - 2 / depth)
-    # On [0, alpha] a step multiplies d by 1 - eta d**(N-2) (d**N - lam), which must not be negative.
+    # On [0, alpha] a step multiplies d by 1 - eta d**(N-2) (d**N - lam): never negative.
     falling = origin ** (1 - 2 / depth) * (origin - lam[-1])
     # The caller may have rounded the limit in another order of operations.
     limit = (1 + 1e-12) / max(rising, falling)

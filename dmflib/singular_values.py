@@ -24,7 +24,7 @@ import warnings
 import numpy as np
 
 from dmflib import _checks
-from dmflib.flow import _check_arguments, _Run, _warn
+from dmflib._integration import Run, check_arguments, warn_at_end
 from dmflib.linear_networks import check_factors, factor_gradients
 from dmflib.losses import check_loss
 from dmflib.stopping import Diverged
@@ -523,7 +523,7 @@ def flow(
     W0 = _checks.array("W0", W0, ndim=2)
     check_loss(loss, W0.shape)
     depth = _checks.integer("depth", depth, at_least=1)
-    arguments = _check_arguments(t_final, stop, method, rtol, atol, record)
+    arguments = check_arguments(t_final, stop, method, rtol, atol, record)
     U, sigma, Vt = np.linalg.svd(W0, full_matrices=False)
     if sigma[-1] <= max(W0.shape) * EPS * sigma[0]:
         _checks.fail("W0", W0, "of full rank, with singular values that are distinct")
@@ -531,11 +531,11 @@ def flow(
     system = _SpectralFlow(loss, W0.shape, depth)
     recorder = Recorder("factors")
     watch = _Watch(arguments[3], arguments[4])
-    run = _Run(system, system.pack(U, sigma, Vt.T), recorder, watch, *arguments)
+    run = Run(system, system.pack(U, sigma, Vt.T), recorder, watch, *arguments)
     run.go(progress)
     if isinstance(run.ended, Diverged):
         watch.note_meeting(run.t, system.unpack(run.y)[1])
-    _warn("flow of singular values", run)
+    warn_at_end("flow of singular values", run)
     raw = recorder.trajectory(run.ended, None, system.evaluations)
     return SpectralTrajectory(raw.times, raw.losses, *raw.factors, raw.stopped_by, raw.evaluations)
 
