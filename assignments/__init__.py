@@ -1,0 +1,1 @@
+"""The problem sets: one folder for each chapter, see README.md."""
