@@ -144,7 +144,7 @@ def hadamard_flow(
         Record at these times, increasing; every step is recorded where left out. The start and
         the end are always recorded.
     rtol : float
-        Tolerance for the relative change of any entry of the product that a step leaves out.
+        Local error allowed in a step: of the factors, relative to their largest entry.
     max_steps : int
         Give up after so many steps.
 
@@ -254,7 +254,9 @@ class _DualFlow:
         end = bregman.shifted(here, slopes[-1], N)
         if end is None or not np.isfinite(end).all():
             return x, 1e4
-        return end, np.abs(N * end ** (1 - 2 / N) * slopes[-1]).max() / self.rtol
+        # the change of w = x^(1/N) that corresponds, beside the largest w
+        w = end ** (1 / N)
+        return end, np.abs(w ** (N - 1) * slopes[-1]).max() / (self.rtol * w.max())
 
 
 def _record_times(times):
@@ -343,7 +345,7 @@ def hadamard_descent(
     # Twice the change of the potential's gradient that is not of the form A^T nu; see _defect.
     excess = np.zeros_like(w)
     positive = True
-    records, k, ended = [(0, w)], 0, None
+    records, k, ended, last = [(0, w)], 0, None, w
     with np.errstate(over="ignore", invalid="ignore"):
         while ended is None:
             gap = B @ w**depth - y
@@ -351,7 +353,7 @@ def hadamard_descent(
             if not np.isfinite(reached):
                 ended = Diverged(k)
                 warnings.warn(f"descent ended by {ended}", DivergenceWarning, stacklevel=2)
-                w, k = last, k - 1
+                w, k = last, max(k - 1, 0)
             elif reached <= residual:
                 ended = ResidualReached(float(reached), k)
             elif k == steps:
@@ -359,7 +361,6 @@ def hadamard_descent(
             if k in wanted and records[-1][0] < k:
                 records.append((k, w))
             if ended is None:
-                last = w
                 a = eta * w ** (depth - 2) * (B.T @ gap)
                 positive = positive and bool((a < 1).all())
                 if positive:
@@ -467,9 +468,7 @@ def basis_pursuit(A, y, nonnegative=False, weights=None):
     if not size:
         return np.zeros(A.shape[1])
     options = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-    result = linprog(
-        cost / cost.max(), A_eq=B, b_eq=y / size, method="highs", options=options
-    )
+    result = linprog(cost / cost.max(), A_eq=B, b_eq=y / size, method="highs", options=options)
     if result.status != 0:  # on the edge of what has solutions: take the tolerances of the solver
         result = linprog(cost / cost.max(), A_eq=B, b_eq=y / size, method="highs")
     if result.status != 0:
@@ -534,7 +533,8 @@ def l1_excess_bound(optimum, beta1, beta_min, depth, form="published"):
     depth : int
         N, at least 2.
     form : {"published", "restricted", "sharp"}
-        The first is source B and :cite:`chou2023more`, the second :cite:`chou2024robust`, and the
+        The first is source B and Chou, Maly and Rauhut (2023), the
+        second Chou, Rauhut and Ward (2024), and the
         third is proved in this book; it is never the largest.
 
     Returns
@@ -563,7 +563,7 @@ def l1_excess_bound(optimum, beta1, beta_min, depth, form="published"):
         _checks.fail("beta_min", small, "at most beta1")
     p = 1 - 2 / depth
     limit = (depth / 2) ** (1 / p) if form == "restricted" and depth > 2 else 1.0
-    if (Q <= limit * large).any():
+    if (limit * large >= Q).any():
         _checks.fail("optimum", Q, f"larger than {limit:g} times beta1")
     spread, room = np.log(large / small), np.log(Q / large)
     if depth == 2:
