@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab serve notebooks bench style requirements clean
+.PHONY: help book pdf ledger test lab serve notebooks bench movielens style requirements clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +49,19 @@ serve: book  ## Serve the book at http://localhost:8000
 notebooks: $(STAMP)  ## Execute and normalise the chapters (ONLY="name name" for some)
 	$(BIN)/python tools/notebooks.py $(ONLY)
 
+pdf: $(DEV) book  ## Print the whole book into _build/pdf/book.pdf (needs Chromium)
+	@$(BIN)/python tools/make_pdf.py
+
+ledger: $(DEV)  ## Renew ledger/evidence.json from the tests of numbered results
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -p no:nbval -o addopts="--strict-markers" -m ledger --write-evidence tests
+
 bench: $(DEV)  ## Measure what is fast, side by side, and print the tables
 	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+movielens: $(STAMP)  ## Rating dynamics at full size (DATA=ml-100k/u.data, from grouplens.org; OUT=folder)
+	@test -n "$(DATA)" || { echo "get ml-100k.zip from grouplens.org/datasets/movielens/100k, unpack it,"; \
+		echo "then: make movielens DATA=ml-100k/u.data"; exit 1; }
+	$(BIN)/python tools/movielens.py "$(DATA)" "$(or $(OUT),_build/movielens)"
 
 requirements: $(DEV)  ## Renew requirements.txt and requirements-dev.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \

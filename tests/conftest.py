@@ -99,7 +99,9 @@ class Ledger:
         if session.testsfailed or not self.found:
             return
         if self._config.getoption("--write-evidence"):
-            ordered = {label: dict(sorted(self.found[label].items())) for label in sorted(self.found)}
+            ordered = {
+                label: dict(sorted(self.found[label].items())) for label in sorted(self.found)
+            }
             EVIDENCE.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
             return
         stored = json.loads(EVIDENCE.read_text(encoding="utf-8"))

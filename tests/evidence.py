@@ -28,9 +28,9 @@ def at_most(values, bounds, slack=0.0):
 
 
 def agree(measured, expected, rtol=0.0, atol=0.0):
-    """Fail unless the numbers agree within ``atol + rtol |expected|``; the margin is the share used.
+    """Fail unless the numbers agree within ``atol + rtol |expected|``.
 
-    Infinite numbers agree with themselves. NaN never agrees.
+    The margin is the share used. Infinite numbers agree with themselves; NaN never agrees.
     """
     measured, expected = np.broadcast_arrays(
         np.asarray(measured, dtype=np.result_type(measured, float)), np.asarray(expected)

@@ -1,17 +1,13 @@
 """The stored form of the chapters; their results are compared by nbval."""
 
 import json
-import sys
 from pathlib import Path
 
 import nbformat
+import notebooks
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-
-import notebooks  # noqa: E402
-
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 LONGEST_CELL = 15
 

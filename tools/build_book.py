@@ -21,6 +21,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+from finish_pages import finish
 from notebooks import KERNEL, ROOT, CellError, dump, execute_all, fingerprint, write
 
 BUILD = ROOT / "_build"
@@ -29,8 +30,6 @@ PAGES = ("*.md", "*.bib", "_config.yml", "_toc.yml", "_static/**/*", "_templates
 NOT_PAGES = {"README.md", "CONTRIBUTING.md"}
 # What MathJax loads for TeX input, its fonts and its accessible explorer; the rest is 15 MB.
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions", "a11y", "ui")
-SUMMARY = '<summary><span class="toctree-toggle"'
-NAME = ' aria-label="Show or hide the pages below">'
 MATHJAX_SPEECH = {"base.json", "en.json"}
 
 
@@ -142,20 +141,6 @@ def trim(pages):
         path.unlink()
 
 
-def mend_accessibility(pages):
-    """Repair what the theme and docutils write against the accessibility rules.
-
-    Entries of a bibliography carry a role that ARIA 1.2 has withdrawn, and the arrows that
-    unfold the table of contents have no name.
-    """
-    for path in pages.rglob("*.html"):
-        text = path.read_text(encoding="utf-8")
-        mended = text.replace('role="doc-biblioentry"', 'role="listitem"')
-        mended = mended.replace(SUMMARY, SUMMARY.replace(">", NAME, 1))
-        if mended != text:
-            path.write_text(mended, encoding="utf-8")
-
-
 def publish(pages):
     """Swap the finished pages in; a reader sees the old book or the new one."""
     fresh, old = BUILD / "html.new", BUILD / "html.old"
@@ -163,7 +148,7 @@ def publish(pages):
         shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(pages, fresh)
     trim(fresh)
-    mend_accessibility(fresh)
+    finish(fresh)
     if HTML.exists():
         HTML.rename(old)
     fresh.rename(HTML)

@@ -20,11 +20,14 @@ RESULTS, EVIDENCE = ROOT / "ledger" / "results.yml", ROOT / "ledger" / "evidence
 CLAIMS = ("theorem", "lemma", "proposition", "corollary")
 STATUS = ("theorem", "cited", "evidence", "refuted", "conjecture", "definition", "figure")
 DIRECTIVE = re.compile(
-    r"^(?P<fence>`{3,}|:{3,})\{prf:(?P<kind>\w+)\}[ \t]*(?P<title>[^\n]*)\n(?P<body>.*?)^(?P=fence)[ \t]*$",
+    r"^(?P<fence>`{3,}|:{3,})\{prf:(?P<kind>\w+)\}[ \t]*(?P<title>[^\n]*)\n"
+    r"(?P<body>.*?)^(?P=fence)[ \t]*$",
     re.MULTILINE | re.DOTALL,
 )
 LABEL = re.compile(r"^:label:[ \t]*(\S+)", re.MULTILINE)
-NAME = re.compile(r"\((?P<target>[\w-]+)\)=|:label:[ \t]*(?P<label>[\w-]+)|:name:[ \t]*(?P<name>[\w-]+)")
+NAME = re.compile(
+    r"\((?P<target>[\w-]+)\)=|:label:[ \t]*(?P<label>[\w-]+)|:name:[ \t]*(?P<name>[\w-]+)"
+)
 SOURCES = {
     "A": "Gradient descent for deep matrix factorization (report)",
     "B": "The implicit bias phenomenon (talk)",
@@ -138,7 +141,10 @@ def page(results, evidence, notebooks):
         if not rows:
             continue
         lines += [f"### {{doc}}`chapters/{stem}`", ""]
-        lines += ["| result | test | instances | tolerance | worst margin |", "|---|---|---|---|---|"]
+        lines += [
+            "| result | test | instances | tolerance | worst margin |",
+            "|---|---|---|---|---|",
+        ]
         for label, _, title in rows:
             anchor = f'<a id="row-{label}"></a>{{prf:ref}}`{label}`: {title}'
             tests = evidence.get(label, {})
@@ -161,7 +167,9 @@ def with_links(notebook):
         label = LABEL.search(match["body"])
         if match["kind"] not in CLAIMS or not label:
             return match[0]
-        link = f'<a class="ledger-row" href="../ledger.html#row-{label[1]}">tests of this result</a>'
+        link = (
+            f'<a class="ledger-row" href="../ledger.html#row-{label[1]}">tests of this result</a>'
+        )
         end = match.end("body") - match.start()
         return f"{match[0][:end]}\n{link}\n{match['fence']}"
 

@@ -1,0 +1,209 @@
+"""What the finished pages need and the theme does not give.
+
+Repairs for accessibility; a Content-Security-Policy that admits the page's own scripts and nothing
+else; the edition and a box that says how to cite the page; the data and the picture that a link to
+the page shows elsewhere; and, once `_config.yml` says where the book is published
+(``html: baseurl``), canonical addresses and a sitemap.
+"""
+
+import base64
+import hashlib
+import html
+import re
+from datetime import date
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+SUMMARY = '<summary><span class="toctree-toggle"'
+NAME = ' aria-label="Show or hide the pages below">'
+INLINE = re.compile(
+    r"<script(?![^>]*\bsrc=)(?P<attributes>[^>]*)>(?P<code>.*?)</script>", re.DOTALL
+)
+# Styles are written by MathJax and by figures while the page is read, so they cannot be listed.
+POLICY = (
+    "default-src 'none'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'self'"
+)
+CARD_INK, CARD_PAPER = "#12305c", "#fbfaf7"
+
+
+def edition():
+    """Version and date of this edition, from CITATION.cff."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    return citation["version"], date.fromisoformat(str(citation["date-released"]))
+
+
+def base_url():
+    """Address under which the book is published, with a final slash, or nothing."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    url = config.get("html", {}).get("baseurl", "")
+    return url.rstrip("/") + "/" if url else ""
+
+
+def mend_accessibility(text):
+    """Repair what the theme and docutils write against the accessibility rules.
+
+    Entries of a bibliography carry a role that ARIA 1.2 has withdrawn, and the arrows that unfold
+    the table of contents have no name.
+    """
+    text = text.replace('role="doc-biblioentry"', 'role="listitem"')
+    return text.replace(SUMMARY, SUMMARY.replace(">", NAME, 1))
+
+
+def with_policy(text):
+    """Add the Content-Security-Policy, with the hash of each script that stands in the page."""
+    # The policy forbids handlers in attributes; book.js listens instead.
+    text = text.replace('onclick="window.print()"', 'data-action="print"')
+    hashes = []
+    for match in INLINE.finditer(text):
+        if "application/json" not in match["attributes"]:
+            digest = base64.b64encode(hashlib.sha256(match["code"].encode()).digest()).decode()
+            hashes.append(f"'sha256-{digest}'")
+    policy = POLICY.format(hashes=" ".join(dict.fromkeys(hashes)))
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}" />'
+    return text.replace('<meta charset="utf-8" />', f'<meta charset="utf-8" />\n    {meta}', 1)
+
+
+def title(text):
+    """Title of the page, without the name of the book, as it stands in the HTML."""
+    found = re.search(r"<title>(.*?)</title>", text, re.DOTALL)
+    return found[1].split("&#8212;")[0].strip() if found else ""
+
+
+def description(text):
+    """First paragraph of some length after the heading, without marks."""
+    body = text.partition("<h1")[2]
+    for match in re.finditer(r"<p>(.*?)</p>", body, re.DOTALL):
+        plain = re.sub(r"\\[()]", "", re.sub(r"<[^>]+>", "", match[1]))
+        plain = " ".join(html.unescape(plain).split())
+        if len(plain) > 60 and "\\" not in plain:
+            return plain if len(plain) <= 200 else plain[:197].rsplit(" ", 1)[0] + " …"
+    return "A textbook that computes what gradient descent chooses when the data do not."
+
+
+def with_cards(text, page, url):
+    """Add what a link to the page shows elsewhere: title, description and picture."""
+    picture = f"{url}_static/cards/{Path(page).stem}.png" if url else ""
+    words = {
+        "og:type": "article",
+        "og:site_name": "The implicit bias of gradient descent",
+        "og:title": html.unescape(title(text)),
+        "og:description": description(text),
+        "og:url": f"{url}{page}" if url else "",
+        "og:image": picture,
+        "twitter:card": "summary_large_image" if picture else "",
+    }
+    tags = [
+        f'<meta property="{name}" content="{html.escape(value, quote=True)}" />'
+        for name, value in words.items()
+        if value
+    ]
+    tags.append(f'<meta name="description" content="{html.escape(words["og:description"])}" />')
+    if url:
+        tags.append(f'<link rel="canonical" href="{url}{page}" />')
+    return text.replace("</title>", "</title>\n    " + "\n    ".join(tags), 1)
+
+
+def with_edition(text, page, url):
+    """Add the edition and how to cite the page to its foot."""
+    version, day = edition()
+    words = f"Edition {version}, {day.day} {day:%B %Y}"
+    plain = re.sub(r"^\d+\.\s*", "", html.unescape(title(text)))
+    name = plain if plain != "The implicit bias of gradient descent" else ""
+    entry = [
+        f"@incollection{{{Path(page).stem}-{day.year}," if name else f"@book{{dmflib-{day.year},",
+        "  author = {{The dmflib authors}},",
+        f"  title = {{{name or 'The implicit bias of gradient descent'}}},",
+        "  booktitle = {The implicit bias of gradient descent}," if name else "",
+        f"  edition = {{{version}}}, year = {{{day.year}}}, month = {{{day.month}}},",
+        f"  url = {{{url}{page}}}," if url else "",
+        "}",
+    ]
+    bibtex = html.escape("\n".join(line for line in entry if line))
+    box = (
+        f'<p class="edition">{words}</p>\n<details class="cite"><summary>Cite this page</summary>'
+        f'<pre tabindex="0">{bibtex}</pre></details>\n'
+    )
+    return text.replace('<p class="copyright">', box + '<p class="copyright">', 1)
+
+
+def draw_card(path, words):
+    """Draw the picture of a page: its title above the curve of a value that is found late."""
+    import textwrap
+
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 6.3), dpi=100, facecolor=CARD_PAPER)
+    axes = figure.add_axes((0, 0, 1, 0.42))
+    time = np.linspace(0, 10, 400)
+    curves = ((1, "#12305c"), (0.72, "#7a2f78"), (0.45, "#b8432f"))
+    for k, (target, ink) in enumerate(curves):
+        axes.plot(time, target / (1 + np.exp(-3 * target * (time - 2 - 2.2 * k))), color=ink, lw=4)
+    axes.set(xlim=(0, 10), ylim=(-0.1, 1.1))
+    axes.axis("off")
+    lines = "\n".join(textwrap.wrap(words, 34))
+    figure.text(0.06, 0.9, lines, fontsize=40, va="top", color=CARD_INK, linespacing=1.25)
+    figure.text(0.06, 0.05, "The implicit bias of gradient descent", fontsize=20, color="#555555")
+    figure.savefig(path)
+
+
+def sitemap(pages, url):
+    """Addresses of all pages, for search engines."""
+    entries = "\n".join(f"  <url><loc>{html.escape(url + page)}</loc></url>" for page in pages)
+    head = '<?xml version="1.0" encoding="UTF-8"?>'
+    space = "http://www.sitemaps.org/schemas/sitemap/0.9"
+    return f'{head}\n<urlset xmlns="{space}">\n{entries}\n</urlset>\n'
+
+
+def not_found(url):
+    """Page for an address that does not exist; it may be served at any depth."""
+    home = url or "/"
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8" />
+<meta http-equiv="Content-Security-Policy" content="{policy}" />
+<meta name="viewport" content="width=device-width, initial-scale=1" />
+<title>No such page — The implicit bias of gradient descent</title>
+<style>
+body {{ font-family: sans-serif; margin: 15vh auto; max-width: 34rem; padding: 0 1rem;
+  line-height: 1.6; color-scheme: light dark; }}
+</style>
+</head>
+<body>
+<main>
+<h1>No such page</h1>
+<p>Gradient descent would have gone to the nearest one. We can only offer
+<a href="{home}">the first</a>, from which all others can be found and searched.</p>
+</main>
+</body>
+</html>
+"""
+
+
+def finish(pages):
+    """Finish all pages in a folder, in place."""
+    url, written = base_url(), []
+    cards = pages / "_static" / "cards"
+    for path in sorted(pages.rglob("*.html")):
+        page = path.relative_to(pages).as_posix()
+        if page.startswith(("_static/", "_sources/")):
+            continue
+        text = mend_accessibility(path.read_text(encoding="utf-8"))
+        text = with_cards(text, page, url)
+        text = with_edition(text, page, url)
+        path.write_text(with_policy(text), encoding="utf-8")
+        written.append(page)
+        if url:
+            cards.mkdir(exist_ok=True)
+            draw_card(
+                cards / f"{path.stem}.png", re.sub(r"^\d+\. ", "", html.unescape(title(text)))
+            )
+    (pages / "404.html").write_text(not_found(url), encoding="utf-8")
+    if url:
+        (pages / "sitemap.xml").write_text(sitemap(written, url), encoding="utf-8")
