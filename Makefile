@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf ledger test lab serve notebooks bench movielens style requirements clean
+.PHONY: help book pdf ledger test lab serve notebooks bench study movielens style requirements clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ movielens: $(STAMP)  ## Rating dynamics at full size (DATA=ml-100k/u.data, from 
 	@test -n "$(DATA)" || { echo "get ml-100k.zip from grouplens.org/datasets/movielens/100k, unpack it,"; \
 		echo "then: make movielens DATA=ml-100k/u.data"; exit 1; }
 	$(BIN)/python tools/movielens.py "$(DATA)" "$(or $(OUT),_build/movielens)"
+
+study: $(STAMP)  ## Solve the chapter on matrix recovery at full size; go on after an interruption
+	$(BIN)/python tools/study.py
 
 requirements: $(DEV)  ## Renew requirements.txt and requirements-dev.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
