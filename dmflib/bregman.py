@@ -393,8 +393,9 @@ def minimizer(A, y, start, depth, signed=False):
     apart, :math:`D_F(z_+,x_{0+})+D_F(z_-,x_{0-})` over all :math:`A(z_+-z_-)=y`.
 
     In the signed case the entries are known to rounding of the two parts, about 1e-16 times the
-    sum of the parts. Newton's method on the convex dual,
-    :math:`\min_\nu\frac12\|w(\nu)\|_2^2-\langle y,\nu\rangle` where :math:`\nabla F(w^{\odot N})=\nabla F(x_0)+A^T\nu`. It knows nothing of any flow.
+    sum of the parts. The method is Newton's on the convex dual,
+    :math:`\min_\nu\frac12\|w(\nu)\|_2^2-\langle y,\nu\rangle` with
+    :math:`\nabla F(w^{\odot N})=\nabla F(x_0)+A^T\nu`. It knows nothing of any flow.
 
     Parameters
     ----------

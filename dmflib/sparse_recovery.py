@@ -25,7 +25,15 @@ from dmflib.trajectory import recorded_steps
 
 @dataclass(frozen=True)
 class ResidualReached:
-    """The residual has fallen to the wanted fraction of the norm of y."""
+    """The residual has fallen to the wanted fraction of the norm of y.
+
+    Parameters
+    ----------
+    residual : float
+        The fraction at the end.
+    time : float
+        When.
+    """
 
     residual: float
     time: float
@@ -38,7 +46,7 @@ class ResidualReached:
 class Run:
     r"""The recorded path of a product of identical factors.
 
-    Attributes
+    Parameters
     ----------
     times : ndarray, shape (T,)
         Times of the flow, or step numbers of descent; the last one is the end of the run.
@@ -475,6 +483,53 @@ def basis_pursuit(A, y, nonnegative=False, weights=None):
         _checks.fail("y", y, f"reachable for the solver, which said: {result.message}")
     z = size * result.x
     return z if nonnegative else z[: A.shape[1]] - z[A.shape[1] :]
+
+
+def certificate_margin(A, z, nonnegative=False):
+    r"""How clearly a sparse solution is the one of least l1 norm.
+
+    The largest :math:`\delta` for which some :math:`\nu` has :math:`(A^{\mathsf T}\nu)_k=
+    \operatorname{sign}z_k` where z is not zero, and elsewhere :math:`(A^{\mathsf T}\nu)_k\le
+    1-\delta`, in absolute value for signed solutions. If it is positive and the columns on the
+    support are independent, z is the only solution of least norm.
+
+    Parameters
+    ----------
+    A : array_like, shape (m, n)
+    z : array_like, shape (n,)
+        Entries below 1e-9 of the largest count as zero.
+    nonnegative : bool
+        Whether only solutions with entries that are not negative compete.
+
+    Returns
+    -------
+    float
+        Minus infinity if no :math:`\nu` takes the signs of z, infinity if z has no zero.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit or an entry is not finite.
+    """
+    from scipy.optimize import linprog
+
+    A = _checks.array("A", A, ndim=2)
+    m, n = A.shape
+    z = _checks.array("z", z, shape=(n,))
+    support = np.abs(z) > 1e-9 * np.abs(z).max()
+    if support.all():
+        return np.inf
+    columns = A[:, ~support].T
+    above = np.vstack([columns] if nonnegative else [columns, -columns])
+    result = linprog(
+        np.append(np.zeros(m), -1.0),
+        np.column_stack([above, np.ones(len(above))]), np.ones(len(above)),
+        np.column_stack([A[:, support].T, np.zeros(support.sum())]), np.sign(z[support]),
+        bounds=[(None, None)] * (m + 1), method="highs",
+    )  # fmt: skip
+    if result.status == 3:  # unbounded
+        return np.inf
+    return float(result.x[-1]) if result.status == 0 else -np.inf
 
 
 def start_sizes(init, depth):

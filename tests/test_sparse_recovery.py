@@ -308,6 +308,65 @@ def test_order_of_the_three_forms(depth, beta1, fraction, ratio):
             sr.l1_excess_bound(Q, beta1, beta_min, depth, "restricted")
 
 
+@pytest.mark.parametrize("nonnegative", [False, True])
+def test_the_margin_tells_whether_the_solution_is_best_and_by_how_much(nonnegative):
+    # sum |x| - sum |z| >= delta sum_{off} |x|, for every solution x; and some x need not do more
+    seen = []
+    for seed in range(30):
+        A, y, rng = problem(seed, not nonnegative, 3, 6)
+        z = sr.basis_pursuit(A, y, nonnegative)
+        delta = sr.certificate_margin(A, z, nonnegative)
+        kernel = np.linalg.svd(A)[2][3:]
+        ratios = []
+        for _ in range(300):
+            x = z + 1e-4 * rng.standard_normal(3) @ kernel
+            off = np.abs(z) <= 1e-9
+            if nonnegative and (x < 0).any():
+                continue
+            ratios.append((np.abs(x).sum() - np.abs(z).sum()) / np.abs(x[off]).sum())
+        assert not ratios or min(ratios) >= delta - 1e-7
+        seen.append(delta)
+    assert min(seen) > 0
+    assert sr.certificate_margin([[1.0, 1.0]], [1.0, 0.0]) == pytest.approx(0)
+    assert sr.certificate_margin([[1.0, 0.7]], [1.0, 0.0]) == pytest.approx(0.3)
+    assert sr.certificate_margin([[1.0, 1.0]], [1.0, -1.0]) == np.inf
+    assert sr.certificate_margin([[1.0, 1.0, 1.0]], [1.0, -1.0, 0.0]) == -np.inf
+
+
+def test_slopes_of_the_excess():
+    # alpha^N for N > 2, alpha^(2 delta) for N = 2, where the solution of least norm is unique.
+    rng = np.random.default_rng(3)
+    A, z = rng.standard_normal((6, 12)), np.zeros(12)
+    z[[1, 5]] = 1.0, 0.5
+    assert_allclose(sr.basis_pursuit(A, A @ z, True), z, atol=1e-9)
+    delta = sr.certificate_margin(A, z, True)
+    for depth, slope in ((2, 2 * delta), (3, 3), (4, 4)):
+        scales = np.array([1e-3, 3e-4] if depth > 2 else [1e-20, 1e-22])
+        excess = [bg.minimizer(A, A @ z, a**depth, depth)[z == 0].sum() for a in scales]
+        measured = np.diff(np.log(excess)) / np.diff(np.log(scales))
+        assert measured == pytest.approx(slope, rel=0.02)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_the_sharp_form_is_nearly_attained(depth):
+    # x_1 + (1 - gap)(x_2 + ... + x_n) = 1 with the worst gap, at a small scale.
+    ratios = []
+    for n in (10, 1000):
+        scale = 1e-60 if depth == 2 else 1e-5
+        unit = 1 / np.log(1 / scale) if depth == 2 else scale ** (depth - 2)
+        best = 0
+        for c in np.geomspace(0.1, 10 * n, 60):
+            gap = c * unit
+            if gap < 1:
+                A = np.array([[1, *np.full(n - 1, 1 - gap)]])
+                best = max(best, gap * bg.minimizer(A, [1], scale**depth, depth)[1:].sum())
+        bound = sr.l1_excess_bound(1, n * scale**depth, scale**depth, depth, "sharp")
+        assert best <= bound
+        ratios.append(best / bound)
+    assert ratios[0] > 0.3
+    assert ratios[1] > ratios[0]
+
+
 def test_bounds_are_the_printed_formulas():
     Q, large, small = 3.0, 0.2, 0.01
     assert_allclose(sr.l1_excess_bound(Q, large, small, 2), np.log(20) / np.log(15))
@@ -372,6 +431,8 @@ def test_bad_input_is_named(function, arguments, name):
         (sr.stability_limit, ([1.0], [1.0], 2), "A"),
         (sr.stability_limit, ([[1.0, 1.0]], [1.0], 2), "factors"),
         (sr.stability_limit, ([[1.0]], [1.0], 0), "depth"),
+        (sr.certificate_margin, ([1.0], [1.0]), "A"),
+        (sr.certificate_margin, ([[1.0, 1.0]], [1.0]), "z"),
         (sr.start_sizes, ([0.0, 1.0], 2), "init"),
         (sr.start_sizes, ([1.0], 1), "depth"),
         (sr.l1_excess_bound, (1.0, 1.0, 0.1, 2), "optimum"),
