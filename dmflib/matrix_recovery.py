@@ -493,7 +493,7 @@ class Trial:
     depth : int
         Number of factors; 0 is the solution of least nuclear norm.
     scale : float
-        Of the start; not used where `depth` is 0.
+        Of the start; becomes 0 where `depth` is 0.
     size : int
         Rows and columns of the unknown matrix.
     problem : {"completion", "sensing"}
@@ -519,8 +519,8 @@ class Trial:
         _checks.integer("count", self.count, at_least=1)
         _checks.integer("seed", self.seed, at_least=0)
         _checks.integer("depth", self.depth, at_least=0)
-        if self.depth:
-            _checks.real("scale", self.scale, above=0)
+        scale = _checks.real("scale", self.scale, above=0) if self.depth else 0.0
+        object.__setattr__(self, "scale", scale)
         _checks.choice("problem", self.problem, ("completion", "sensing"))
 
     def target(self):

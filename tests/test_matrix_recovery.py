@@ -399,7 +399,7 @@ def test_the_table_names_its_command_and_versions():
 def test_trials_of_the_table_come_out_again(rows, trial):
     now = mr.solve(trial)
     chosen = np.all([rows[n] == v for n, v in asdict(trial).items() if n != "scale"], axis=0)
-    (stored,) = rows[chosen & (rows["scale"] == (trial.scale if trial.depth else 0))]
+    (stored,) = rows[chosen & (rows["scale"] == trial.scale)]
     assert now["error"] == pytest.approx(stored["error"], rel=0.05, abs=2e-3)
     assert now["nuclear"] == pytest.approx(stored["nuclear"], rel=1e-3)
     assert now["effective_rank"] == pytest.approx(stored["effective_rank"], rel=1e-2)
@@ -536,6 +536,11 @@ def test_tables_survive_writing_and_reading(tmp_path):
     np.testing.assert_allclose(back["error"], now["error"], rtol=1e-5)
     np.testing.assert_array_equal(back["problem"], now["problem"])
     np.testing.assert_array_equal(back["depth"], now["depth"])
+
+
+def test_tables_keep_fractions_after_a_row_of_whole_numbers():
+    rows = mr.table([asdict(mr.Trial(1, 2, 0, 0, 0, 5)), asdict(mr.Trial(1, 2, 0, 2, 0.5, 5))])
+    np.testing.assert_array_equal(rows["scale"], [0, 0.5])
 
 
 def test_a_row_is_found_again(rows):
