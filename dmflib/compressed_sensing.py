@@ -657,12 +657,23 @@ def lasso_solution(path, penalty):
 
 @dataclass(frozen=True)
 class DualPath:
-    """The flow at given times, in primal and dual coordinates."""
+    """The flow at given times, in primal and dual coordinates.
 
-    times: np.ndarray  #: shape (k,)
-    x: np.ndarray  #: the product at these times, shape (k, n)
-    means: np.ndarray  #: its average from time 0 on, shape (k, n)
-    dual: np.ndarray  #: the integral of the residual y - A x, shape (k, m)
+    Parameters
+    ----------
+    times : ndarray, shape (k,)
+    x : ndarray, shape (k, n)
+        The product at these times.
+    means : ndarray, shape (k, n)
+        Its average from time 0 on.
+    dual : ndarray, shape (k, m)
+        The integral of the residual y - A x.
+    """
+
+    times: np.ndarray
+    x: np.ndarray
+    means: np.ndarray
+    dual: np.ndarray
 
 
 def dual_flow(A, y, depth, scale, times, *, rtol=1e-8):
@@ -763,15 +774,31 @@ def max_step_size(A, x, depth):
 
 @dataclass(frozen=True)
 class Walk:
-    """Where gradient descent on the factors ended, full or stochastic."""
+    """Where gradient descent on the factors ended, full or stochastic.
 
-    x: np.ndarray  #: the product u**N - v**N, shape (n,)
-    u: np.ndarray  #: shape (n,)
-    v: np.ndarray  #: shape (n,)
-    steps: int  #: number of steps made
-    residual: float  #: largest absolute entry of A x - y
-    left_at: int | None  #: step that would have left the theory (see `descent`), if any
-    shift: np.ndarray  #: depth 2: what the steps add to log(u / v) beyond the flow, shape (n,)
+    Parameters
+    ----------
+    x : ndarray, shape (n,)
+        The product u**N - v**N.
+    u, v : ndarray, shape (n,)
+        The factors.
+    steps : int
+        Number of steps made.
+    residual : float
+        Largest absolute entry of A x - y.
+    left_at : int or None
+        The step that would have left the theory (see `descent`), if any.
+    shift : ndarray, shape (n,)
+        At depth 2, what the steps add to log(u / v) beyond a flow of the same dual variable.
+    """
+
+    x: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+    steps: int
+    residual: float
+    left_at: int | None
+    shift: np.ndarray
 
 
 def descent(A, y, depth, scale, step_size, steps, *, batch=None, tolerance=1e-9, rng=None):
