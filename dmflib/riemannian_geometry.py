@@ -27,6 +27,7 @@ from dmflib.trajectory import Recorder
 __all__ = [
     "Geodesic",
     "completion_limits",
+    "connecting_geodesic",
     "density_exponent",
     "diagonal_geodesic",
     "distance_to_zero",
@@ -705,6 +706,65 @@ def geodesic(W, Z, depth, times, rtol=1e-10):
     )
 
 
+def connecting_geodesic(start, end, depth, times, stages=4):
+    r"""Find a geodesic from one square matrix to another one, by shooting.
+
+    The end is moved along the straight line from the start in a few stages; each stage corrects
+    the velocity of the one before. What is found is a geodesic, the shortest path at least if
+    the two are near.
+
+    Parameters
+    ----------
+    start, end : array_like, shape (n, n)
+        Invertible, with determinants of one sign.
+    depth : int or inf
+        At least 1.
+    times : array_like, shape (T,)
+        Increasing, between 0 and 1, the times of `start` and `end`.
+    stages : int
+        At least 1; more of them for a long way.
+
+    Returns
+    -------
+    Geodesic
+
+    Raises
+    ------
+    ValueError
+        If the matrices are not square, have different signs or no inverse, if another argument
+        is outside its range, or if no geodesic is found with so many stages.
+    """
+    from scipy.optimize import root
+
+    start = _checks.array("start", start, ndim=2)
+    end = _checks.array("end", end, shape=start.shape)
+    depth = _depth(depth)
+    times = _checks.array("times", times, ndim=1)
+    if times[0] < 0 or times[-1] > 1:
+        _checks.fail("times", times, "between 0 and 1")
+    stages = _checks.integer("stages", stages, at_least=1)
+    if start.shape[0] != start.shape[1]:
+        _checks.fail("start", start, "square")
+    if np.linalg.det(start) * np.linalg.det(end) <= 0:
+        _checks.fail("end", end, "invertible, with a determinant of the sign of that of start")
+
+    def miss(velocity, target):
+        path = geodesic(start, velocity.reshape(start.shape), depth, [1.0], rtol=1e-9)
+        # Beyond the boundary there is no end to compare; a large miss sends the search back.
+        reached = path.matrices[-1] if path.boundary is None else 1e3 * (1 + np.abs(target))
+        return (reached - target).ravel()
+
+    velocity = (end - start).ravel() / stages
+    for stage in range(1, stages + 1):
+        target = start + stage / stages * (end - start)
+        found = root(miss, velocity, args=(target,), tol=1e-9)
+        size = np.abs(end).max()
+        if np.abs(miss(found.x, target)).max() > 1e-6 * size:
+            _checks.fail("stages", stages, "larger: the shooting failed")
+        velocity = found.x * (stage + 1) / stage if stage < stages else found.x
+    return geodesic(start, velocity.reshape(start.shape), depth, times)
+
+
 def _terms(depth):
     """Powers p, q and weights of the sum of (WW^T)^p Z (W^TW)^q that is the operator."""
     if depth == np.inf:
@@ -748,10 +808,11 @@ def _divided_differences(x, p):
 
 
 def diagonal_geodesic(start, end, depth, s):
-    r"""Shortest path between two positive diagonal matrices, in closed form.
+    r"""Geodesic between two positive diagonal matrices, in closed form.
 
     On diagonal matrices the coordinates :math:`\sqrt N\,\sigma_r^{1/N}` are Cartesian, so the
-    path is straight in the N-th roots; in the limit of infinite depth, in the logarithms.
+    path is straight in the N-th roots; in the limit of infinite depth, in the logarithms. It is
+    the shortest path among diagonal matrices; from depth 3 on a detour can be shorter.
 
     Parameters
     ----------
@@ -910,7 +971,7 @@ def volume_exponent(corank, depth, shape_gap=0):
     """
     c = _checks.integer("corank", corank, at_least=0)
     gap = _checks.integer("shape_gap", shape_gap, at_least=0)
-    return float(-c * (1 - (c + gap) / _depth(depth)))
+    return float(-c * (1 - (c + gap) / _depth(depth))) + 0.0  # no negative zero
 
 
 def density_exponent(corank, depth, shape_gap=0):
@@ -938,7 +999,7 @@ def density_exponent(corank, depth, shape_gap=0):
     """
     c = _checks.integer("corank", corank, at_least=0)
     gap = _checks.integer("shape_gap", shape_gap, at_least=0)
-    return float(-c * (c + gap) * (1 - 1 / _depth(depth)))
+    return float(-c * (c + gap) * (1 - 1 / _depth(depth))) + 0.0
 
 
 def random_point(seed):

@@ -404,6 +404,22 @@ def test_geodesics_of_depth_two_are_those_of_bures_and_wasserstein():
     assert end == pytest.approx(-1 / np.linalg.eigvalsh(S)[0], rel=0.02)
 
 
+def test_geodesics_are_found_between_two_matrices():
+    a, b = np.array([1.0, 0.3]), np.array([0.4, 0.9])
+    s = np.linspace(0, 1, 3)
+    for depth in (1, 3, np.inf):
+        path = rg.connecting_geodesic(np.diag(a), np.diag(b), depth, s)
+        expected = rg.diagonal_geodesic(a, b, depth, s)
+        assert_allclose(np.einsum("tii->ti", path.matrices), expected, atol=1e-6)
+    A, B = np.array([[1.0, 0.4], [0.4, 0.5]]), np.array([[0.6, -0.2], [-0.2, 0.9]])
+    path = rg.connecting_geodesic(A, B, 2, [0.0, 1.0])
+    assert_allclose(path.matrices[-1], B, atol=1e-7)
+    half = psd_power(A, 0.5)
+    overlap = np.trace(psd_power(half @ B @ half, 0.5))
+    square = 2 * (np.trace(A) + np.trace(B) - 2 * overlap)  # twice Bures and Wasserstein
+    assert rg.metric(A, path.velocities[0], path.velocities[0], 2) == pytest.approx(square)
+
+
 @pytest.mark.parametrize("depth", [2, 3, np.inf])
 def test_geodesics_minimise_energy(depth):
     rng = np.random.default_rng(5)
@@ -615,6 +631,12 @@ BAD = [
       "times": [[], [-1.0], [1.0, 1.0], 1.0, "x"], "rtol": [0, 1.0, None]}),
     (rg.geodesic, {"W": np.ones((2, 1)), "Z": np.ones((2, 1)), "depth": 2, "times": [1.0]},
      {"depth": [np.inf]}),
+    (rg.connecting_geodesic, {"start": I2, "end": 2 * I2, "depth": 2, "times": [0.5, 1.0]},
+     {"start": NOT_A_MATRIX, "end": [*NOT_A_MATRIX, LOW, np.diag([1.0, -1.0])],
+      "depth": NOT_A_DEPTH, "times": [[-1.0], [2.0], 1.0, [0.5, 0.5]], "stages": [0, 1.5]}),
+    (rg.connecting_geodesic,
+     {"start": np.ones((2, 3)), "end": np.ones((2, 3)), "depth": 2, "times": [1.0]},
+     {"start": [np.ones((2, 3))]}),
     (rg.diagonal_geodesic, {"start": [1.0], "end": [2.0], "depth": 2, "s": [0.5]},
      {"start": [[-1.0], [np.nan], 1.0], "end": [[-1.0], [1.0, 2.0]], "depth": NOT_A_DEPTH,
       "s": [[-0.1], [1.1], 0.5, []]}),
