@@ -8,6 +8,7 @@ The directory holds ``source/`` (with solutions and hidden tests, readable by it
 import argparse
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -223,10 +224,10 @@ def release(out, names):
 
 
 def complaint(result):
-    """What nbgrader says of a step that failed: the first error in its log."""
-    lines = [line for line in result.get("log", "").splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line and not line.startswith("[")]
-    return (errors or lines or [result.get("error", "nbgrader failed")])[0].strip()
+    """What nbgrader says of a step that failed: the last error in its log."""
+    lines = f"{result.get('log', '')}\n{result.get('error', '')}".strip().splitlines()
+    errors = [line for line in lines if re.match(r"\s*[\w.]*(Error|Entry):", line)]
+    return (errors or lines or ["nbgrader failed"])[-1].strip()
 
 
 def nbgrader_api(out, **course):

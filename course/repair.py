@@ -102,8 +102,8 @@ def restore(cells, release):
                 changed.append(name)
             current = name
             groups[name] = [cell]
-        elif name and not given[name].metadata.nbgrader.solution:
-            continue  # a second copy of text or tests
+        elif name and (not given[name].metadata.nbgrader.solution or _blank(cells[i], given[name])):
+            continue  # a second copy of text or tests, or of an answer that is none
         else:
             new = new_code_cell if kind == "code" else new_markdown_cell
             groups[current].append(new(source))

@@ -138,6 +138,11 @@ def confine(settings):
     package = importlib.util.find_spec("dmflib")
     readable = [sys.prefix, sys.base_prefix, *READABLE]
     readable += [os.path.dirname(package.origin)] if package else []
+    readable += [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    for secret in settings["forbidden"]:
+        for path in readable:
+            if (os.path.realpath(secret) + os.sep).startswith(os.path.realpath(path) + os.sep):
+                sys.exit(f"{secret} lies in {path}, which student code has to read: move it")
     version = landlock(readable, [os.getcwd(), *DEVICES])
     if not version:
         forbid(settings["forbidden"])

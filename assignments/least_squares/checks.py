@@ -32,7 +32,7 @@ def kernel(X):
 class Motion(Task):
     """What all variants of the first problem share."""
 
-    function = "motion"
+    function = "place_at"
 
     def instance(self, rng, index):
         return problem(rng, index) | {"t": float(rng.uniform(0.5, 4))}
@@ -162,9 +162,9 @@ class Average(Motion):
 
     @holds("approaches its limit like the right power of the time", 2)
     def slow(self, f, X, y, beta0, t):
-        U, sigma, Vt = np.linalg.svd(X, full_matrices=False)
-        keep = sigma > 1e-10 * sigma[0]
-        X = U[:, keep] * np.linspace(1.2, 0.8, keep.sum()) @ Vt[keep]
+        U, s, Vt = np.linalg.svd(X)
+        rank = np.count_nonzero(s > 1e-10)
+        X = U[:, :rank] * np.linspace(1.2, 0.8, rank) @ Vt[:rank]  # nothing small but zero
         first, second, third = self.path(f, (40.0, 80.0, 160.0), X, y, beta0)
         factor = 2 ** (self.power + 1)
         limit = (factor * third - second) / (factor - 1)
@@ -180,7 +180,7 @@ class Average(Motion):
 class Limit(Task):
     """What both variants of the second problem share."""
 
-    function = "limit"
+    function = "resting_place"
 
 
 class Rates(Limit):

@@ -25,7 +25,7 @@ $$
 \ddot\beta+@friction\,\dot\beta=-\nabla f(\beta),\qquad \beta(0)=\beta_0,\quad\dot\beta(0)=0 .
 $$
 
-Write `motion(X, y, t, beta0)`, which returns $\beta(t)$ in closed form for one time $t\ge0$, exact to about ten digits, for every $X$.
+Write `place_at(X, y, t, beta0)`, which returns $\beta(t)$ in closed form for one time $t\ge0$, exact to about ten digits, for every $X$.
 Singular values at most $10^{-10}\sigma_1$ count as zero. One mode may be just critically damped; a formula that divides by zero there is not good enough.
 """
     )
@@ -35,7 +35,7 @@ Singular values at most $10^{-10}\sigma_1$ count as zero. One mode may be just c
         return {"friction": float(rng.choice([0.6, 0.8, 1.2, 1.5]))}
 
     @staticmethod
-    def motion(X, y, t, beta0):
+    def place_at(X, y, t, beta0):
         """Place of the ball at time t."""
         ### BEGIN SOLUTION
         U, sigma, Vt = np.linalg.svd(X, full_matrices=False)
@@ -108,7 +108,7 @@ $$
 \dot\beta=-\nabla\bigl(f(\beta)+@decay\,\lVert\beta-b\rVert_2^2\bigr),\qquad\beta(0)=\beta_0 .
 $$
 
-Write `motion(X, y, t, beta0, anchor)`, which returns $\beta(t)$ in closed form for one time $t\ge0$, for every $X$ and for $b$ = `anchor`.
+Write `place_at(X, y, t, beta0, anchor)`, which returns $\beta(t)$ in closed form for one time $t\ge0$, for every $X$ and for $b$ = `anchor`.
 """
     )
 
@@ -117,7 +117,7 @@ Write `motion(X, y, t, beta0, anchor)`, which returns $\beta(t)$ in closed form 
         return {"decay": float(rng.choice([0.3, 0.4, 0.6, 0.7]))}
 
     @staticmethod
-    def motion(X, y, t, beta0, anchor):
+    def place_at(X, y, t, beta0, anchor):
         """Coefficients at time t."""
         ### BEGIN SOLUTION
         rates, V = np.linalg.eigh(X.T @ X + drawn.decay * np.eye(X.shape[1]))
@@ -155,7 +155,7 @@ $$
 m(t)=\frac{@power+1}{t^{@power+1}}\int_0^ts^{@power}\,\beta(s)\,ds,\qquad m(0)=\beta_0 .
 $$
 
-Write `motion(X, y, t, beta0)`, which returns $m(t)$ in closed form for one time $t\ge0$, exact to about ten digits, for every $X$ and for times between $10^{-9}$ and $10^{7}$. (`scipy.special` has
+Write `place_at(X, y, t, beta0)`, which returns $m(t)$ in closed form for one time $t\ge0$, exact to about ten digits, for every $X$ and for times between $10^{-9}$ and $10^{7}$. (`scipy.special` has
 what you need.)
 """
     )
@@ -165,7 +165,7 @@ what you need.)
         return {"power": int(rng.choice([0, 1, 2]))}
 
     @staticmethod
-    def motion(X, y, t, beta0):
+    def place_at(X, y, t, beta0):
         """Average of the path up to time t."""
         ### BEGIN SOLUTION
         from scipy.special import hyp1f1
@@ -218,7 +218,7 @@ class Rates(Variant):
 Each coordinate moves at a rate of its own, $\dot\beta_j=-\rho_j\,\partial_jf(\beta)$, and the rates repeat the pattern @rates: coordinate $j$, counted from 0, has the entry of the pattern with the number
 $j$ modulo the pattern's length. A rate of zero freezes its coordinate, so the metric of the chapter, which has to be positive definite, does not cover this.
 
-Write `limit(X, y, beta0)`, which returns $\lim_{t\to\infty}\beta(t)$.
+Write `resting_place(X, y, beta0)`, which returns $\lim_{t\to\infty}\beta(t)$.
 """
 
     @staticmethod
@@ -227,7 +227,7 @@ Write `limit(X, y, beta0)`, which returns $\lim_{t\to\infty}\beta(t)$.
         return {"rates": patterns[rng.integers(len(patterns))]}
 
     @staticmethod
-    def limit(X, y, beta0):
+    def resting_place(X, y, beta0):
         """Where the flow with these rates ends."""
         ### BEGIN SOLUTION
         root = np.sqrt(np.resize(np.array(drawn.rates, dtype=float), X.shape[1]))
@@ -266,7 +266,7 @@ class TwoSided(Variant):
     text = r"""
 A matrix $W\in\mathbb R^{p\times q}$ is moved by gradient flow on $\lVert Y-AWB\rVert_F^2$ from $W_0$, except that its row number @row, counted from 0, is frozen. The matrices $A$ and $B$ may have any rank, and $Y$ need not be of the form $AWB$.
 
-Write `limit(A, B, Y, W0)`, which returns $\lim_{t\to\infty}W(t)$.
+Write `resting_place(A, B, Y, W0)`, which returns $\lim_{t\to\infty}W(t)$.
 """
 
     @staticmethod
@@ -274,7 +274,7 @@ Write `limit(A, B, Y, W0)`, which returns $\lim_{t\to\infty}W(t)$.
         return {"row": int(rng.integers(0, 3))}
 
     @staticmethod
-    def limit(A, B, Y, W0):
+    def resting_place(A, B, Y, W0):
         """Where the flow ends."""
         ### BEGIN SOLUTION
         free = A.copy()

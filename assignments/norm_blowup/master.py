@@ -113,7 +113,7 @@ class Absolute(Variant):
         return (drawn.z - a) * (drawn.z2 - b) / c
 
     @staticmethod
-    @wrong("takes the exponent of the squared loss for this one", keeps=("bound",))
+    @wrong("takes the exponent of the squared loss for this one", keeps=())
     def root(loss):
         return drawn.z * drawn.z2 / np.sqrt(2 * loss / drawn.weights[2])
 
@@ -125,7 +125,7 @@ The flow of $N$ balanced factors starts at $\alpha I$ and moves the 2×2 matrix 
 
 LOSS
 
-Write `late_entry(t, depth)`, your prediction of $W_{11}(t)$ for late times and $N\ge2$, a formula. The tests compare it with the flow itself, to three per cent. *Hint:* find $\ell$ as a function of $W_{11}$ in the valley where the second singular value is negligible and the other entries have
+Write `entry_at(t, depth)`, your prediction of $W_{11}(t)$ for late times and $N\ge2$, a formula. The tests compare it with the flow itself, to three per cent. *Hint:* find $\ell$ as a function of $W_{11}$ in the valley where the second singular value is negligible and the other entries have
 settled, and use $\dot\sigma_1=-N\sigma_1^{2-2/N}\langle\nabla\ell,u_1v_1^{\mathsf T}\rangle$.
 """
 
@@ -144,7 +144,7 @@ class Powers(Variant):
         return {"power": int(rng.choice([3, 4]))}
 
     @staticmethod
-    def late_entry(t, depth):
+    def entry_at(t, depth):
         """Hidden entry at a late time."""
         ### BEGIN SOLUTION
         # In the valley W22 = 1 / W11, the loss is W11^-q / q, and W11 is the first singular value:
@@ -183,7 +183,7 @@ class Below(Variant):
         return {"power": power, "last": last}
 
     @staticmethod
-    def late_entry(t, depth):
+    def entry_at(t, depth):
         """Hidden entry at a late time."""
         ### BEGIN SOLUTION
         # W22 = 1 / W11 and the loss is |b|^q / q + |b|^(q - 1) / W11 to leading order.
