@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.book
 DEV    := $(VENV)/.dev
+CLASS  := $(VENV)/.course
 
 # Small matrices: a second BLAS thread gains nothing and takes the core of another process.
 export OPENBLAS_NUM_THREADS ?= 1
@@ -12,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf ledger test lab serve notebooks bench study movielens style requirements clean
+.PHONY: help book pdf site test-live ledger test lab serve notebooks bench study movielens style requirements clean course grade
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +26,11 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-$(DEV): $(STAMP) requirements-dev.txt
+$(CLASS): $(STAMP) requirements-course.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-course.txt
+	@touch $@
+
+$(DEV): $(STAMP) $(CLASS) requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
@@ -52,6 +57,20 @@ notebooks: $(STAMP)  ## Execute and normalise the chapters (ONLY="name name" for
 pdf: $(DEV) book  ## Print the whole book into _build/pdf/book.pdf (needs Chromium)
 	@$(BIN)/python tools/make_pdf.py
 
+site: $(DEV) book  ## Build the full site, in which each chapter runs, into _build/site
+	@$(BIN)/python tools/build_site.py
+
+LIVE := .venv-live
+$(LIVE)/.live: requirements.txt pyproject.toml site/requirements-pyodide.txt $(DEV)
+	$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python $(LIVE)
+	$(BIN)/uv pip install --quiet --python $(LIVE)/bin/python -r requirements.txt pytest \
+		pytest-xdist hypothesis --override site/requirements-pyodide.txt
+	$(BIN)/uv pip install --quiet --python $(LIVE)/bin/python --no-deps --editable .
+	@touch $@
+
+test-live: $(LIVE)/.live  ## Run all notebooks with the versions of numpy, scipy and matplotlib of "Run live"
+	$(LIVE)/bin/python -m pytest -q -n 2 --dist loadfile -o addopts="" --nbval-lax chapters
+
 ledger: $(DEV)  ## Renew ledger/evidence.json from the tests of numbered results
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -p no:nbval -o addopts="--strict-markers" -m ledger --write-evidence tests
 
@@ -66,11 +85,20 @@ movielens: $(STAMP)  ## Rating dynamics at full size (DATA=ml-100k/u.data, from 
 study: $(STAMP)  ## Solve the chapter on matrix recovery at full size; go on after an interruption
 	$(BIN)/python tools/study.py
 
-requirements: $(DEV)  ## Renew requirements.txt and requirements-dev.txt
+course: $(CLASS)  ## Make this year's nbgrader course (COHORT=2027 OUT=../course-2027)
+	@$(BIN)/python -m course.generate --cohort "$(COHORT)" --out "$(OUT)"
+
+grade: $(CLASS)  ## Grade what a course has under submitted/ (COURSE=../course-2027 JOBS=2)
+	@$(BIN)/python -m course.grade --course "$(COURSE)" $(if $(JOBS),--jobs $(JOBS))
+
+requirements: $(DEV)  ## Renew the three files of exact requirements
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
 		--extra book pyproject.toml --output-file requirements.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
 		--extra dev --constraint requirements.txt pyproject.toml --output-file requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
+		--extra course --constraint requirements.txt --constraint requirements-dev.txt \
+		pyproject.toml --output-file requirements-course.txt
 
 clean:  ## Remove everything that was built, the environment included
 	rm -rf _build $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
