@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf ledger test lab serve notebooks bench study movielens style requirements clean course grade
+.PHONY: help book pdf site test-live ledger test lab serve notebooks bench study movielens style requirements clean course grade
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,20 @@ notebooks: $(STAMP)  ## Execute and normalise the chapters (ONLY="name name" for
 
 pdf: $(DEV) book  ## Print the whole book into _build/pdf/book.pdf (needs Chromium)
 	@$(BIN)/python tools/make_pdf.py
+
+site: $(DEV) book  ## Build the full site, in which each chapter runs, into _build/site
+	@$(BIN)/python tools/build_site.py
+
+LIVE := .venv-live
+$(LIVE)/.live: requirements.txt pyproject.toml site/requirements-pyodide.txt $(DEV)
+	$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python $(LIVE)
+	$(BIN)/uv pip install --quiet --python $(LIVE)/bin/python -r requirements.txt pytest \
+		pytest-xdist hypothesis --override site/requirements-pyodide.txt
+	$(BIN)/uv pip install --quiet --python $(LIVE)/bin/python --no-deps --editable .
+	@touch $@
+
+test-live: $(LIVE)/.live  ## Run all notebooks with the versions of numpy, scipy and matplotlib of "Run live"
+	$(LIVE)/bin/python -m pytest -q -n 2 --dist loadfile -o addopts="" --nbval-lax chapters
 
 ledger: $(DEV)  ## Renew ledger/evidence.json from the tests of numbered results
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -p no:nbval -o addopts="--strict-markers" -m ledger --write-evidence tests
