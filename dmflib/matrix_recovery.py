@@ -298,8 +298,10 @@ def recover(
         `rtol` times the typical size of an entry of the start's factors.
     max_steps : int
         Number of accepted steps at which a run is given up.
-    record, keep
-        What is recorded; by default the product at the start and at the end, nothing else.
+    record : None, int or array_like of float
+        When the path is recorded; by default at its start and its end alone.
+    keep : str or sequence of str
+        What is recorded; by default the product.
 
     Returns
     -------
@@ -524,18 +526,33 @@ class Trial:
         _checks.choice("problem", self.problem, ("completion", "sensing"))
 
     def target(self):
-        """Return the unknown matrix."""
+        """Return the unknown matrix.
+
+        Returns
+        -------
+        ndarray, shape (size, size)
+        """
         return random_matrix(self.size, self.rank, np.random.default_rng([self.seed, self.rank]))
 
     def loss(self):
-        """Return what is observed of it, as a loss."""
+        """Return what is observed of the unknown matrix, as a loss.
+
+        Returns
+        -------
+        Completion or Sensing
+        """
         target, rng = self.target(), np.random.default_rng([self.seed, self.rank, 1])
         if self.problem == "sensing":
             return gaussian_sensing(target, self.count, rng)
         return Completion(target, random_mask(target.shape, self.count, rng))
 
     def start(self):
-        """Return the source of randomness of the start, the same for all scales."""
+        """Return the source of randomness of the start, the same for all scales.
+
+        Returns
+        -------
+        numpy.random.Generator
+        """
         return np.random.default_rng([self.seed, self.depth, 2])
 
 
