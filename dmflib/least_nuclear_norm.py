@@ -467,7 +467,11 @@ def flow_limit(eigenvalues, measurements, depth, scale, shape=None):
     start = depth * np.log(scale * shape)
     if np.abs(start).max() > LARGEST_LOG:
         _checks.fail("scale", scale, "such that (scale * shape)**depth is within 1e-140 and 1e140")
-    return bregman.minimizer(table, y, np.exp(start), depth)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        x = bregman.minimizer(table, y, np.exp(start), depth)
+    if not np.isfinite(x).all():
+        _checks.fail("scale", scale, "larger: an entry of the limit is below the smallest number")
+    return x
 
 
 def _refuse_unsolvable(table, y):
