@@ -407,12 +407,12 @@ def test_geodesics_of_depth_two_are_those_of_bures_and_wasserstein():
 def test_geodesics_are_found_between_two_matrices():
     a, b = np.array([1.0, 0.3]), np.array([0.4, 0.9])
     s = np.linspace(0, 1, 3)
-    for depth in (1, 3, np.inf):
-        path = rg.connecting_geodesic(np.diag(a), np.diag(b), depth, s)
+    for depth in (1, 3):
+        path = rg.connecting_geodesic(np.diag(a), np.diag(b), depth, s, stages=1)
         expected = rg.diagonal_geodesic(a, b, depth, s)
         assert_allclose(np.einsum("tii->ti", path.matrices), expected, atol=1e-6)
     A, B = np.array([[1.0, 0.4], [0.4, 0.5]]), np.array([[0.6, -0.2], [-0.2, 0.9]])
-    path = rg.connecting_geodesic(A, B, 2, [0.0, 1.0])
+    path = rg.connecting_geodesic(A, B, 2, [0.0, 1.0], stages=2)
     assert_allclose(path.matrices[-1], B, atol=1e-7)
     half = psd_power(A, 0.5)
     overlap = np.trace(psd_power(half @ B @ half, 0.5))
@@ -439,6 +439,23 @@ def test_geodesics_minimise_energy(depth):
         assert up > 0
         assert down > 0
         assert abs(up - down) < 0.2 * (up + down)  # stationary: no first-order part
+
+
+@pytest.mark.parametrize("depth", [2, 3, 6])
+def test_straight_is_not_always_shortest(depth):
+    # From diag(1, 0) to diag(0, 1): straight through the diagonal, or turning at rank one.
+    s = np.linspace(0, 1, 4001)
+    path = rg.diagonal_geodesic([1, 0], [0, 1], depth, s)
+    middle, step = (path[1:] + path[:-1]) / 2, np.diff(path, axis=0)
+    weights = np.array([rg.eigenvalues(x, depth).diagonal() for x in middle])
+    straight = np.sqrt((step**2 / weights).sum(1)).sum()
+    assert straight == pytest.approx(np.sqrt(2 * depth), rel=0.05)
+    turn = np.array([[0.0, -1.0], [1.0, 0.0]])
+    start = np.diag([1.0, 0.0])
+    velocity = turn @ start - start @ turn
+    turning = np.pi / 2 * np.sqrt(rg.metric(start, velocity, velocity, depth))
+    assert turning == pytest.approx(np.pi / np.sqrt(2))
+    assert (turning < np.sqrt(2 * depth)) == (depth >= 3)
 
 
 def test_geodesics_do_not_see_turned_bases_and_run_backwards():
