@@ -788,8 +788,8 @@ class Walk:
         Largest absolute entry of A x - y.
     left_at : int or None
         The step that would have left the theory (see `descent`), if any.
-    shift : ndarray, shape (n,)
-        At depth 2, what the steps add to log(u / v) beyond a flow of the same dual variable.
+    starts : ndarray, shape (2, n)
+        The factors u and v from which the flow would pass through the end of the walk.
     """
 
     x: np.ndarray
@@ -798,7 +798,7 @@ class Walk:
     steps: int
     residual: float
     left_at: int | None
-    shift: np.ndarray
+    starts: np.ndarray
 
 
 def descent(A, y, depth, scale, step_size, steps, *, batch=None, tolerance=1e-9, rng=None):
@@ -851,7 +851,7 @@ def descent(A, y, depth, scale, step_size, steps, *, batch=None, tolerance=1e-9,
     if batch > m:
         _checks.fail("batch", batch, f"at most the number of rows, {m}")
     rng = _checks.generator("rng", rng)
-    u, v, shift = np.full(n, scale), np.full(n, scale), np.zeros(n)
+    u, v, bend = np.full(n, scale), np.full(n, scale), np.zeros((2, n))
     step, left_at, full = 0, None, batch == m
     rows, answers = A, y
     while True:
@@ -875,12 +875,21 @@ def descent(A, y, depth, scale, step_size, steps, *, batch=None, tolerance=1e-9,
         if not (smallest > 0 and largest < 1e6):
             left_at = step + 1
             continue
+        # What a step changes in the dual variable beyond a multiple of the rows moves the start.
+        for part, factor, grow in zip(bend, (u, v), (grow_u, grow_v), strict=True):
+            if depth == 2:
+                part += np.log(np.abs(1 + grow)) - grow
+            else:
+                convex = (1 + grow) ** (2 - depth) - 1 + (depth - 2) * grow
+                part += factor ** (2 - depth) * convex
         u, v = u * np.abs(ends[0]), v * np.abs(ends[1])
-        if depth == 2:
-            shift += np.log(np.abs(ends[0] / ends[1])) + 2 * move
         step += 1
     residual = float(np.abs(A @ x - y).max())
-    return Walk(x, u, v, step, residual, left_at, shift)
+    if depth == 2:
+        starts = scale * np.exp(bend)
+    else:
+        starts = (scale ** (2 - depth) + bend) ** (1 / (2 - depth))
+    return Walk(x, u, v, step, residual, left_at, starts)
 
 
 def effective_scale(A, x, depth, bounds):

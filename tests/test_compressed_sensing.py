@@ -485,19 +485,50 @@ def test_a_step_too_long_is_reported():
     assert (walk.v > 0).all()
 
 
-@settings(deadline=None, max_examples=15)
-@given(seeds, st.floats(0.02, 0.4), st.sampled_from([1, 3, 12]), st.floats(0.05, 0.5))
-def test_depth_two_ends_at_a_minimiser_of_the_effective_scale(seed, scale, batch, fraction):
-    # x = 2 uv sinh(A^T nu + shift), whatever the steps and the samples were
+@settings(deadline=None, max_examples=20)
+@given(
+    seeds,
+    st.integers(2, 4),
+    st.floats(0.05, 0.4),
+    st.sampled_from([1, 3, 12]),
+    st.floats(0.05, 0.5),
+)
+def test_every_walk_lies_on_a_flow_from_its_effective_start(seed, depth, scale, batch, fraction):
     A, x = instance(seed, 12, 20, 2)
-    eta = fraction * cs.max_step_size(A, x, 2) * batch / 12 / 2
-    walk = cs.descent(A, A @ x, 2, scale, eta, 4000, batch=batch, rng=seed)
+    eta = fraction * cs.max_step_size(A, x, depth) * batch / 12 / 2
+    walk = cs.descent(A, A @ x, depth, scale, eta, 1500, batch=batch, rng=seed)
     assume(walk.left_at is None)
-    product = walk.u * walk.v
-    if eta * 12 / batch * np.abs(A).max() * np.abs(A @ x).max() < 0.1:  # all moves stay small
-        assert (product <= scale**2 * (1 + 1e-12)).all()
-    dual = np.arcsinh(walk.x / (2 * product)) - walk.shift
-    assert_allclose(A.T @ np.linalg.lstsq(A.T, dual, rcond=None)[0], dual, atol=1e-8)
+    with np.errstate(all="raise"):
+        ends = np.array([walk.u, walk.v])
+        if depth == 2:
+            u, v = np.log(ends / walk.starts)
+        else:
+            u, v = (walk.starts ** (2 - depth) - ends ** (2 - depth)) * scale ** (depth - 2)
+    size = 1 + np.abs(u).max()
+    assert_allclose(u, -v, atol=1e-8 * size)
+    assert_allclose(A.T @ np.linalg.lstsq(A.T, u, rcond=None)[0], u, atol=1e-8 * size)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seeds, st.integers(2, 4), st.sampled_from([1, 4, 12]))
+def test_small_steps_lower_both_effective_starts(seed, depth, batch):
+    A, x = instance(seed, 12, 20, 2)
+    eta = 0.02 * cs.max_step_size(A, x, depth) * batch / 12
+    walk = cs.descent(A, A @ x, depth, 0.2, eta, 1000, batch=batch, rng=seed)
+    assert walk.left_at is None
+    assert (walk.starts <= 0.2 * (1 + 1e-12)).all()
+    assert walk.starts.min() < 0.2 * (1 - 1e-6)
+
+
+@pytest.mark.parametrize(("depth", "scale"), [(2, 0.3), (3, 0.5), (4, 0.6)])
+def test_a_walk_ends_at_the_nearest_solution_to_its_effective_start(depth, scale):
+    A, x = instance(1, 5, 12, 2)
+    eta = 0.15 * cs.max_step_size(A, x, depth)
+    walk = cs.descent(A, A @ x, depth, scale, eta, 30_000, batch=1, tolerance=1e-10, rng=0)
+    assert walk.residual <= 1e-10
+    nearest = bregman.minimizer(A, A @ x, walk.starts**depth, depth, signed=True)
+    assert_allclose(walk.x, nearest, atol=1e-7)
+    assert np.abs(walk.x - limit(A, x, depth, scale)).max() > 1e-3
 
 
 def test_batches_are_unbiased():
