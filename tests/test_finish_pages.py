@@ -5,6 +5,7 @@ import hashlib
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import finish_pages
 import pytest
@@ -87,3 +88,37 @@ def test_address_gets_one_slash(monkeypatch, tmp_path):
     assert finish_pages.base_url() == "https://a.example/b/"
     (tmp_path / "_config.yml").write_text("title: x")
     assert finish_pages.base_url() == ""
+
+
+ARTICLE = '<article class="bd-article"><h1>Rank</h1></article>'
+
+
+def test_no_launcher_before_the_repository_is_named():
+    assert finish_pages.launchers("rank") == {}
+    assert finish_pages.with_launchers(ARTICLE, "chapters/rank.html") == ARTICLE
+
+
+def test_launchers_open_the_chapter_of_the_named_repository(monkeypatch, tmp_path):
+    monkeypatch.setattr(finish_pages, "ROOT", tmp_path)
+    (tmp_path / "_config.yml").write_text(
+        "repository: {url: 'https://github.com/who/book', branch: v1}\n"
+        "launch_buttons: {jupyterhub_url: 'https://hub.example'}\n"
+    )
+    links = finish_pages.launchers("rank")
+    assert links["Binder"] == (
+        "https://mybinder.org/v2/gh/who/book/v1?urlpath=lab%2Ftree%2Fchapters%2Frank.ipynb"
+    )
+    query = parse_qs(urlsplit(links["JupyterHub"]).query)
+    assert query == {
+        "repo": ["https://github.com/who/book"],
+        "branch": ["v1"],
+        "urlpath": ["lab/tree/book/chapters/rank.ipynb"],
+    }
+    text = finish_pages.with_launchers(ARTICLE, "chapters/rank.html")
+    assert text.count("<a href=") == 2
+    assert finish_pages.with_launchers(ARTICLE, "index.html") == ARTICLE
+    (tmp_path / "_config.yml").write_text("repository: {url: 'https://git.example/who/book'}\n")
+    assert (
+        "/v2/git/https%3A%2F%2Fgit.example%2Fwho%2Fbook/main?"
+        in finish_pages.launchers("a")["Binder"]
+    )

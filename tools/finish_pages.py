@@ -3,7 +3,8 @@
 Repairs for accessibility; a Content-Security-Policy that admits the page's own scripts and nothing
 else; the edition and a box that says how to cite the page; the data and the picture that a link to
 the page shows elsewhere; and, once `_config.yml` says where the book is published
-(``html: baseurl``), canonical addresses and a sitemap.
+(``html: baseurl``), canonical addresses and a sitemap; once it names the repository
+(``repository: url``), links that open a chapter on Binder or on a JupyterHub.
 """
 
 import base64
@@ -12,6 +13,7 @@ import html
 import re
 from datetime import date
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 import yaml
 
@@ -41,6 +43,40 @@ def base_url():
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     url = config.get("html", {}).get("baseurl", "")
     return url.rstrip("/") + "/" if url else ""
+
+
+def launchers(stem):
+    """Names and addresses of the places that can run a chapter, from `_config.yml`."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    repository = config.get("repository", {})
+    url, branch = repository.get("url", "").rstrip("/"), repository.get("branch", "main")
+    if not url:
+        return {}
+    buttons = config.get("launch_buttons", {})
+    binder = buttons.get("binderhub_url", "https://mybinder.org").rstrip("/")
+    hub = buttons.get("jupyterhub_url", "").rstrip("/")
+    place = f"chapters/{stem}.ipynb"
+    host, _, path = url.partition("://")[2].partition("/")
+    name = f"gh/{path}" if host == "github.com" else f"git/{quote(url, safe='')}"
+    found = {"Binder": f"{binder}/v2/{name}/{branch}?{urlencode({'urlpath': f'lab/tree/{place}'})}"}
+    if hub:
+        folder = url.rsplit("/", 1)[1].removesuffix(".git")
+        query = {"repo": url, "branch": branch, "urlpath": f"lab/tree/{folder}/{place}"}
+        found["JupyterHub"] = f"{hub}/hub/user-redirect/git-pull?{urlencode(query)}"
+    return found
+
+
+def with_launchers(text, page):
+    """Offer on a chapter's page the other places where it can be run."""
+    links = launchers(Path(page).stem) if page.startswith("chapters/") else {}
+    if not links:
+        return text
+    anchors = "\n".join(
+        f'<a href="{html.escape(url)}" rel="noopener">{name}</a>' for name, url in links.items()
+    )
+    box = f'<p class="launchers">Run this chapter on\n{anchors}</p>'
+    start = '<article class="bd-article">'
+    return text.replace(start, f"{start}\n{box}", 1)
 
 
 def mend_accessibility(text):
@@ -195,6 +231,7 @@ def finish(pages):
         if page.startswith(("_static/", "_sources/")):
             continue
         text = mend_accessibility(path.read_text(encoding="utf-8"))
+        text = with_launchers(text, page)
         text = with_cards(text, page, url)
         text = with_edition(text, page, url)
         path.write_text(with_policy(text), encoding="utf-8")
