@@ -19,7 +19,6 @@ import hashlib
 import io
 import json
 import platform
-import resource
 import shutil
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -181,18 +180,16 @@ def main():
         trials = STUDIES[name]
         done = sum(place(store, trial).exists() for trial in trials)
         print(f"{name}: {done} of {len(trials)} trials are done")
-        begin, before = perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        begin = perf_counter()
         with cluster(arguments.scheduler):
             rows = run(trials, store, workers=arguments.workers)
         wall = perf_counter() - begin
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         path = arguments.tables / f"{name}.csv"
         if done == len(trials) and path.exists():
             print(f"nothing to do: {path}")
             continue
         write(path, as_text(rows, remarks(rows, None if done else wall)))
-        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        print(f"{wall:.0f} s; finished worker processes used {spent:.0f} s; wrote {path}")
+        print(f"{wall:.0f} s; wrote {path}")
 
 
 if __name__ == "__main__":
