@@ -137,6 +137,25 @@ def at_most(measured, bound, what):
         raise FailedError(f"{what}: {measured:.6g}, and at most {bound:.6g} is right")
 
 
+def at_least(measured, bound, what):
+    """Fail unless a number is at least a bound.
+
+    Parameters
+    ----------
+    measured, bound : float
+        A number that is NaN is at least nothing.
+    what : str
+        What is bounded, for the message.
+
+    Raises
+    ------
+    FailedError
+        If it is smaller.
+    """
+    if not measured >= bound:
+        raise FailedError(f"{what}: {measured:.6g}, and at least {bound:.6g} is right")
+
+
 def shown(value):
     """Write a value in a few words, with four digits.
 

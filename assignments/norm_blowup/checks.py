@@ -5,7 +5,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 
-from dmflib.property_tests import FailedError, Task, at_most, close, holds, returned
+from dmflib.property_tests import FailedError, Task, at_least, at_most, close, holds, returned
 
 # --- problem 1: a bound for another loss --------------------------------------------------------
 
@@ -37,14 +37,15 @@ class Bound(Task):
         value = returned(f(loss), ())
         rng = np.random.default_rng(7)
         shares = rng.dirichlet([0.3, 0.3, 2.0], 4000)
-        at_most(value, self.smallest(loss, shares).min() * (1 + 1e-9), "your bound, and an entry")
-        crude = self.z * self.z2 / self.reach(loss)[2] / 10
-        at_most(crude, value, "a tenth of a crude bound, and yours")
+        smallest = self.smallest(loss, shares).min()
+        at_most(value, smallest * (1 + 1e-9), "your bound, where a smaller entry was found")
+        crude = self.z * self.z2 / self.reach(loss)[2]
+        at_least(value, crude / 10, "your bound, which should not be a trivial one")
 
     @holds("grows without bound as the loss goes to zero, at the right power", 2)
     def grows(self, f, loss):
         values = [returned(f(factor * loss), ()) for factor in (1e-6, 1e-8)]
-        at_most(1e-300, values[0], "a positive number, compared with your bound")
+        at_least(min(values), 1e-300, "your bound at tiny losses")
         slope = math.log(values[1] / values[0]) / math.log(100)
         close(slope, 1 / self.power, 2e-3, "exponent of one over the loss")
 
@@ -119,14 +120,14 @@ class Late(Task):
     @holds("is a power of the time", 2)
     def power_law(self, f, t, depth, flow):
         a, b, c = (returned(f(factor * t, depth), ()) for factor in (0.01, 1, 100))
-        at_most(1e-300, min(a, b, c), "a positive number, compared with your entry")
+        at_least(min(a, b, c), 1e-300, "your entry")
         close(math.log(b / a), math.log(c / b), 1e-6, "growth over two times the same factor")
-        at_most(1.01, b / a, "growth from a hundredth of the time")
+        at_least(b / a, 1.01, "growth from a hundredth of the time")
 
     @holds("has the exponent that the flow has", 3)
     def exponent(self, f, t, depth, flow):
         a, b = (returned(f(factor * t, depth), ()) for factor in (0.01, 1))
-        at_most(1e-300, min(a, b), "a positive number, compared with your entry")
+        at_least(min(a, b), 1e-300, "your entry")
         measured = math.log(flow[1] / flow[0])
         close(math.log(b / a) / measured, 1, 0.02, "your exponent over the measured one")
 
