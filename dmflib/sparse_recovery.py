@@ -630,3 +630,112 @@ def l1_excess_bound(optimum, beta1, beta_min, depth, form="published"):
     if form == "published":
         return (depth / 2 * spread / room)[()]
     return (depth * spread / (2 * room - (depth - 2)))[()]
+
+
+def crowded_excess(n, scale, depth):
+    r"""Excess of the l1 norm where n - 1 competitors are hardly worse than the best solution.
+
+    The problem is :math:`x_1+(1-\delta)(x_2+\dots+x_n)=1` with non-negative unknowns, whose least
+    l1 norm is 1. The gap :math:`\delta` is the one of largest excess as the scale tends to zero:
+    :math:`(1+W(M/e))/\ln(1/\alpha^2)` for N = 2 and a multiple of :math:`\alpha^{N-2}` beyond,
+    where :math:`M=n-1` and W is Lambert's function.
+
+    Parameters
+    ----------
+    n : int
+        Number of unknowns, at least 2.
+    scale : float
+        :math:`\alpha`, the entries of the factors at the start; so small that the gap is below 1.
+    depth : int
+        N, at least 2.
+
+    Returns
+    -------
+    measured : float
+        The excess of the limit.
+    leading : float
+        Its leading order as the scale tends to zero.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import lambertw
+
+    n = _checks.integer("n", n, at_least=2)
+    scale = _checks.real("scale", scale, above=0, below=1)
+    depth = _checks.integer("depth", depth, at_least=2)
+    M, p = n - 1, 1 - 2 / depth
+    if depth == 2:
+        unit, best = 1 / np.log(scale**-2), float(np.real(lambertw(M / np.e)))
+        width = best + 1
+    else:
+        unit = scale ** (depth - 2)
+
+        def gap(log):  # X = x_1 is the exponential of `log`
+            x = np.exp(log)
+            return (M / (1 - x)) ** p - x**-p
+
+        # The gap is positive for X > 1/n only.
+        found = minimize_scalar(
+            lambda log: np.expm1(log) * gap(log),
+            bounds=(-np.log(n), -1e-9), method="bounded", options={"xatol": 1e-10},
+        )  # fmt: skip
+        best, width = -found.fun, gap(found.x)
+    delta = float(width * unit)
+    if not 0 < delta < 1:
+        _checks.fail("scale", scale, "smaller: the gap to the competitors must be below 1")
+    x = bregman.minimizer([[1, *np.full(M, 1 - delta)]], [1], scale**depth, depth)
+    return delta * x[1:].sum(), best * unit
+
+
+def time_bounds(A, y, depth, scale, solution, entry, residual, signed=True):
+    r"""Bounds on the times when the flow leaves its start and when it fits the data.
+
+    Parameters
+    ----------
+    A : array_like, shape (m, n)
+    y : array_like, shape (m,)
+    depth : int
+        N, at least 2.
+    scale : float
+        :math:`\alpha`, the entries of the factors at the start.
+    solution : array_like, shape (n,)
+        Any solution of the kind, such as the limit.
+    entry : float
+        Above the scale.
+    residual : float
+        A value of :math:`\|Ax-y\|_2`, positive.
+    signed : bool
+        Whether the product is :math:`u^{\odot N}-v^{\odot N}` or :math:`w^{\odot N}`.
+
+    Returns
+    -------
+    before : float
+        No factor has an entry larger than `entry` before this time.
+    after : float
+        The residual is at most `residual` from this time on.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
+    """
+    depth = _checks.integer("depth", depth, at_least=2)
+    A, y = check_solvable(A, y, nonnegative=not signed)
+    scale = _checks.real("scale", scale, above=0)
+    entry = _checks.real("entry", entry, above=scale)
+    residual = _checks.real("residual", residual, above=0)
+    z = _checks.array("solution", solution, shape=(A.shape[1],))
+    w0, B = doubled(A, scale, signed, "scale")
+    if signed:
+        z = np.concatenate([np.maximum(z, 0), np.maximum(-z, 0)])
+    if z.min() < 0 or np.linalg.norm(B @ z - y) > 1e-6 * np.linalg.norm(y):
+        _checks.fail("solution", z, "a solution of A @ z = y of the kind")
+    steepest = np.linalg.norm(A, axis=0).max() * np.linalg.norm(B @ w0**depth - y)
+    p = depth - 2
+    way = np.log(entry / scale) if depth == 2 else (scale**-p - entry**-p) / p
+    before = way / steepest if steepest else np.inf
+    return float(before), float(bregman.divergence(z, w0**depth, depth) / residual**2)

@@ -349,22 +349,38 @@ def test_slopes_of_the_excess():
 
 @pytest.mark.parametrize("depth", [2, 3, 5])
 def test_the_sharp_form_is_nearly_attained(depth):
-    # x_1 + (1 - gap)(x_2 + ... + x_n) = 1 with the worst gap, at a small scale.
-    ratios = []
-    for n in (10, 1000):
-        scale = 1e-60 if depth == 2 else 1e-5
-        unit = 1 / np.log(1 / scale) if depth == 2 else scale ** (depth - 2)
-        best = 0
-        for c in np.geomspace(0.1, 10 * n, 60):
-            gap = c * unit
-            if gap < 1:
-                A = np.array([[1, *np.full(n - 1, 1 - gap)]])
-                best = max(best, gap * bg.minimizer(A, [1], scale**depth, depth)[1:].sum())
+    scale, ratios = {2: 1e-60, 3: 1e-5, 5: 1e-3}[depth], []
+    for n in (2, 10, 1000):
+        measured, leading = sr.crowded_excess(n, scale, depth)
+        assert measured == pytest.approx(leading, rel=0.05)
         bound = sr.l1_excess_bound(1, n * scale**depth, scale**depth, depth, "sharp")
-        assert best <= bound
-        ratios.append(best / bound)
-    assert ratios[0] > 0.3
-    assert ratios[1] > ratios[0]
+        assert measured <= bound
+        ratios.append(measured / bound)
+    assert ratios[0] > 0.39
+    assert (np.diff(ratios) > 0).all()
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_no_other_gap_has_a_larger_excess(depth):
+    scale, n = (1e-60, 1e-5)[depth > 2], 7
+    measured, _ = sr.crowded_excess(n, scale, depth)
+    unit = 1 / np.log(scale**-2) if depth == 2 else scale ** (depth - 2)
+    for delta in unit * np.geomspace(0.05, 50, 40):
+        if delta < 1:
+            x = bg.minimizer([[1, *np.full(n - 1, 1 - delta)]], [1], scale**depth, depth)
+            assert delta * x[1:].sum() <= measured * 1.02
+
+
+@given(seeds, depths, st.booleans(), st.floats(0.02, 0.3))
+@settings(max_examples=30, deadline=None)
+def test_times_lie_within_their_bounds(seed, depth, signed, scale):
+    A, y, _ = problem(seed, signed)
+    run = sr.hadamard_flow(A, y, depth, scale, signed, rtol=1e-7)
+    residual, entry = 1e-2 * np.linalg.norm(y), 2 * scale
+    before, after = sr.time_bounds(A, y, depth, scale, run.limit, entry, residual, signed)
+    largest = run.factors.reshape(len(run.times), -1).max(axis=1)
+    assert (largest[run.times < before] <= entry * (1 + 1e-5)).all()
+    assert (np.sqrt(2 * run.losses[run.times >= after]) <= residual * (1 + 1e-5)).all()
 
 
 def test_bounds_are_the_printed_formulas():
@@ -433,6 +449,16 @@ def test_bad_input_is_named(function, arguments, name):
         (sr.stability_limit, ([[1.0]], [1.0], 0), "depth"),
         (sr.certificate_margin, ([1.0], [1.0]), "A"),
         (sr.certificate_margin, ([[1.0, 1.0]], [1.0]), "z"),
+        (sr.crowded_excess, (1, 0.1, 2), "n"),
+        (sr.crowded_excess, (9, 1.0, 2), "scale"),
+        (sr.crowded_excess, (1000, 0.9, 3), "scale"),
+        (sr.crowded_excess, (9, 0.1, 1), "depth"),
+        (sr.time_bounds, ([[1.0, 1.0]], [1.0], 2, 0.1, [1.0, 1.0], 0.2, 0.1), "solution"),
+        (sr.time_bounds, ([[1.0, 1.0]], [1.0], 2, 0.1, [2.0, -1.0], 0.2, 0.1, False), "solution"),
+        (sr.time_bounds, ([[1.0, 1.0]], [1.0], 2, 0.1, [1.0, 0.0], 0.1, 0.1), "entry"),
+        (sr.time_bounds, ([[1.0, 1.0]], [1.0], 2, 0.1, [1.0, 0.0], 0.2, 0.0), "residual"),
+        (sr.time_bounds, ([[1.0, 1.0]], [1.0], 2, 0.0, [1.0, 0.0], 0.2, 0.1), "scale"),
+        (sr.time_bounds, ([[1.0, 1.0]], [1.0], 0, 0.1, [1.0, 0.0], 0.2, 0.1), "depth"),
         (sr.start_sizes, ([0.0, 1.0], 2), "init"),
         (sr.start_sizes, ([1.0], 1), "depth"),
         (sr.l1_excess_bound, (1.0, 1.0, 0.1, 2), "optimum"),
