@@ -33,8 +33,9 @@ def gradient_flow(
     r"""Gradient flow on all factors at once, :math:`\dot W_i=-\nabla_{W_i}\ell(W_N\cdots W_1)`.
 
     The flow keeps every difference :math:`W_{j+1}^TW_{j+1}-W_jW_j^T` and, from a balanced start
-    with a square product, the sign of the product's determinant (source C, theorem 2 and lemma 5).
-    Rounding and truncation do not; an `InvariantWarning` says when one of them was lost.
+    with a square product, the rank of the product and the sign of its determinant (source C,
+    theorem 2 and lemma 5). Rounding and truncation do not; an `InvariantWarning` says when one of
+    them was lost.
 
     Parameters
     ----------
@@ -292,15 +293,15 @@ class _Invariants:
         The start; for a product flow the product alone.
     rtol, atol : float
     keeps_sign : bool, optional
-        Whether the sign of the determinant is kept. By default it is if the start is balanced
-        and there are at least two factors.
+        Whether the rank and the sign of the determinant are kept. By default they are if the
+        start is balanced and there are at least two factors.
 
     Attributes
     ----------
     cheap : bool
         Whether the matrices are so small that every step can be checked.
     lost : dict
-        Messages of what was lost, with the keys ``"determinant"`` and ``"balance"``.
+        Messages of what was lost, with the keys ``"determinant"``, ``"rank"`` and ``"balance"``.
     """
 
     def __init__(self, factors, rtol, atol, keeps_sign=None):
@@ -320,6 +321,7 @@ class _Invariants:
             off = max((np.linalg.norm(D) for D in self._defects), default=np.inf)
             keeps_sign = off <= rounding < np.inf
         self._sign = self._start_sign(factors) if keeps_sign else None
+        self._rank = self._start_rank(factors) if keeps_sign else None
 
     def check(self, step, time, W, factors):
         """Look at a state that was reached after so many accepted steps."""
@@ -327,6 +329,8 @@ class _Invariants:
             factors = [W]
         if self._sign is not None and "determinant" not in self.lost:
             self._check_sign(time, W, factors)
+        if self._rank is not None and "rank" not in self.lost:
+            self._check_rank(time, W)
         if self._defects and "balance" not in self.lost:
             self._check_balance(step, time, factors)
 
@@ -341,6 +345,17 @@ class _Invariants:
             f"resolve. What was computed from about this time on is not the flow. Use coordinates "
             f"of the product that keep the sign, such as the logarithms of its singular values"
         )
+
+    def _check_rank(self, time, W):
+        sigma = np.linalg.svd(W, compute_uv=False)
+        allowed = 1e-6 * sigma[0] if self._rank else 1e3 * self._atol
+        if sigma[self._rank] > allowed:
+            self.lost["rank"] = (
+                f"the rank of the product, which the flow from a balanced start keeps, has grown "
+                f"from {self._rank} at time {time:.4g}: rounding errors outside the start's column "
+                f"and row spaces have grown to {sigma[self._rank]:.1e}. What was computed from "
+                f"about this time on is not the flow. Use coordinates of the matrices of this rank"
+            )
 
     def _check_balance(self, step, time, factors):
         self._grow(factors)
@@ -374,6 +389,15 @@ class _Invariants:
             if sigma[-1] <= 1e-14 * len(W) * sigma[0]:
                 return None
         return _determinant_sign(factors)
+
+    def _start_rank(self, factors):
+        """Rank of the product, or None where it is as large as its shape allows."""
+        W = product(factors)
+        if not np.isfinite(W).all():
+            return None
+        sigma = np.linalg.svd(W, compute_uv=False)
+        rank = int((sigma > 1e-13 * max(W.shape) * sigma[0]).sum())
+        return rank if rank < len(sigma) else None
 
 
 def _square(factors):

@@ -686,3 +686,16 @@ def test_recorded_losses_belong_to_the_recorded_factors(method):
         W = run.factors[1][i] @ run.factors[0][i]
         np.testing.assert_allclose(run.products[i], W, rtol=0, atol=1e-15 * np.abs(W).max() * 10)
         assert run.losses[i] == pytest.approx(loss.value(W), rel=1e-12)
+
+
+def test_a_rank_that_grows_by_rounding_is_reported():
+    loss, start = FullObservation(np.diag([2.0, 1.5])), np.outer([0.6, 0.8], [1.0, 0.0])
+    with pytest.warns(InvariantWarning, match="rank of the product.* has grown from 1"):
+        run = product_flow(loss, start, 2, 40.0, rtol=1e-9, atol=1e-12)
+    assert run.singular_values[-1, 1] > 1  # what the exact flow keeps at zero
+
+
+def test_a_rank_that_is_kept_is_not_reported():
+    loss, start = FullObservation(np.diag([2.0, 1.5])), np.diag([0.5, 0.0])
+    run = product_flow(loss, start, 2, 40.0, rtol=1e-9, atol=1e-12)
+    assert run.singular_values[-1] == pytest.approx([2, 0], abs=1e-6)
