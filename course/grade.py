@@ -29,7 +29,7 @@ from course import confine, repair
 from course.generate import complaint, nbgrader_api
 from dmflib.property_tests import FailedError, GoneError, Outcome, Report
 
-MOST_RESTARTS = 8  # of the worker, for one notebook
+MOST_STARTS = 9  # of a worker, for one notebook
 NAME = re.compile(r"[\w.@+][\w.@+ -]*(?<! )")
 
 
@@ -99,14 +99,14 @@ class Run:
         self.course, self.name, self.cells = course, name, cells
         self.limits = dict(course.record["limits"])
         self.outputs, self.fatal, self.notes = {}, set(), []
-        self.worker, self.rights, self.restarts, self.spent = None, None, 0, 0.0
+        self.worker, self.rights, self.starts, self.spent = None, None, 0, 0.0
 
     def start(self):
         """Start a worker and run the cells that have not ended one."""
         while self.worker is None:
-            if self.restarts > MOST_RESTARTS:
+            if self.starts == MOST_STARTS:
                 raise confine.EndedError("the notebook had ended its process too often")
-            self.restarts += 1
+            self.starts += 1
             limits = self.limits | {"total_seconds": self.limits["total_seconds"] - self.spent}
             if limits["total_seconds"] < 1:
                 raise confine.EndedError(
@@ -197,6 +197,7 @@ def run_notebook(course, name, notebook):
         "marks": marks,
         "notes": run.notes,
         "rights": run.rights,
+        "starts": run.starts,
     }
 
 
@@ -215,7 +216,7 @@ def zero(course, name, notebook, why):
             "why": why,
         }
     key = course.key(name, notebook)
-    return {"key": key, "outputs": {}, "marks": marks, "notes": [why], "rights": None}
+    return {"key": key, "outputs": {}, "marks": marks, "notes": [why], "rights": None, "starts": 2}
 
 
 # --- all notebooks, several at a time -----------------------------------------------------------

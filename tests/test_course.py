@@ -459,6 +459,39 @@ def test_no_process_of_a_submission_is_left(batch):
         assert "grading-" not in scratch
 
 
+def test_an_honest_notebook_is_run_once(batch):
+    """What grading costs: one process and one run for each notebook that ends by itself."""
+    course, _, _ = batch
+    starts = {
+        path.stem: json.loads(path.read_text())["starts"]
+        for path in (course / ".grading" / "results" / SET).glob("[!.]*.json")
+    }
+    for student in ("perfect", "empty", "three-mistakes", "sys-exit", "file-of-50-mb", "patched"):
+        assert starts[student] == 1
+    assert starts["os-exit"] == 2  # once to see which cell it is, once without it
+    assert max(starts.values()) <= 9
+
+
+def test_nbgraders_own_command_runs_confined_too(whole_course):
+    """As the buttons of nbgrader do: no repair, and the same marks from the same process."""
+    bench = whole_course / "submitted" / "button" / SET
+    bench.mkdir(parents=True)
+    notebook = nbformat.read(whole_course / "source" / SET / f"{SET}.ipynb", as_version=4)
+    stolen = "print(open('../../../course.json').read()); report = None"
+    notebook.cells.insert(2, nbformat.v4.new_code_cell(stolen))
+    nbformat.write(notebook, bench / f"{SET}.ipynb")
+    command = [sys.executable, "-m", "nbgrader", "autograde", SET, "--student", "button"]
+    done = subprocess.run(command, cwd=whole_course, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    marks = {row[2]: row[3] for row in rows(whole_course) if row[0] == "button"}
+    drawn = authoring.choose(SETS[SET], "2031")
+    for problem in drawn.variants:
+        assert marks[f"{problem}-test"] == drawn.task(problem).max_points()
+    path = whole_course / "autograded" / "button" / SET / f"{SET}.ipynb"
+    assert "Error" in path.read_text()
+    assert json.loads((whole_course / "course.json").read_text())["key"] not in path.read_text()
+
+
 def test_grades_are_exported_by_nbgrader(batch):
     course, cases, _ = batch
     with (course / "grades.csv").open(encoding="utf-8", newline="") as file:
