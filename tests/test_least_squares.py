@@ -1,12 +1,14 @@
 """Closed forms against loops, differential-equation solvers, pseudoinverses and KKT conditions."""
 
+import evidence
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.integrate import solve_ivp
-from scipy.linalg import expm
+from scipy.linalg import expm, null_space, sqrtm
+from scipy.optimize import brentq
 
 from dmflib import least_squares as ls
 from dmflib.descent import MaxSteps, gradient_descent
@@ -39,6 +41,7 @@ def kernel_projection(X):
 # --- the loss -----------------------------------------------------------------------------------
 
 
+@pytest.mark.ledger("lem-least-squares-gradient")
 @given(problems())
 def test_gradient_is_that_of_the_loss(problem):
     X, y, beta = problem
@@ -46,7 +49,25 @@ def test_gradient_is_that_of_the_loss(problem):
     for i, slope in enumerate(ls.gradient(X, y, beta)):
         e = np.eye(len(beta))[i]
         measured = (ls.loss(X, y, beta + e) - ls.loss(X, y, beta - e)) / 2
-        assert measured == pytest.approx(slope, abs=1e-10)
+        evidence.agree(measured, slope, atol=1e-10)
+
+
+@pytest.mark.ledger("lem-least-squares-gradient")
+@given(problems(), st.integers(0, 2**32 - 1))
+def test_minimisers_solve_the_normal_equations_and_form_a_coset_of_the_kernel(problem, seed):
+    X, y, beta = problem
+    smallest = np.linalg.lstsq(X, y)[0]
+    kernel = null_space(X, rcond=1e-10)
+    other = smallest + kernel @ np.random.default_rng(seed).standard_normal(kernel.shape[1])
+    least = ((y - X @ smallest) ** 2).sum()
+    for minimiser in (smallest, other):
+        evidence.agree(X.T @ X @ minimiser, X.T @ y, atol=1e-10)
+        evidence.agree(ls.loss(X, y, minimiser), least, atol=1e-10)
+    # elsewhere the loss is larger, by an amount that vanishes on the coset only
+    away = np.linalg.pinv(X, rcond=1e-10) @ X @ (beta - smallest)
+    excess = ls.loss(X, y, beta) - least
+    evidence.agree(excess, ((X @ (beta - smallest)) ** 2).sum(), atol=1e-10)
+    evidence.at_most((away**2).sum() / 9, excess + 1e-10)  # no singular value is below 1/3
 
 
 def test_loss_and_gradient_take_stacks():
@@ -59,6 +80,7 @@ def test_loss_and_gradient_take_stacks():
 # --- flow ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.ledger("thm-least-squares-flow")
 @given(problems(), st.floats(0, 3))
 def test_flow_agrees_with_the_matrix_exponential(problem, t):
     X, y, beta0 = problem
@@ -66,7 +88,7 @@ def test_flow_agrees_with_the_matrix_exponential(problem, t):
     augmented = np.zeros((d + 1, d + 1))
     augmented[:d, :d], augmented[:d, d] = -2 * X.T @ X, 2 * X.T @ y
     expected = expm(t * augmented) @ np.append(beta0, 1)
-    assert_allclose(ls.flow_solution(X, y, t, beta0), expected[:d], atol=1e-9)
+    evidence.agree(ls.flow_solution(X, y, t, beta0), expected[:d], atol=1e-11)
 
 
 @settings(max_examples=15, deadline=None)
@@ -97,6 +119,7 @@ def test_flow_is_a_semigroup(problem, s, t):
     )
 
 
+@pytest.mark.ledger("thm-least-squares-flow", "thm-least-squares-nearest")
 @given(problems())
 def test_null_space_component_never_moves(problem):
     X, y, beta0 = problem
@@ -106,7 +129,7 @@ def test_null_space_component_never_moves(problem):
         ls.descent_solution(X, y, 0.1, [3, 10**9], beta0),
         ls.ridge_solution(X, y, [1e-9, 2.0], beta0),
     ):
-        assert_allclose(moved @ P, [P @ beta0] * 2, atol=1e-11)
+        evidence.agree(moved @ P, [P @ beta0] * 2, atol=1e-11)
 
 
 @pytest.mark.parametrize("X", [np.zeros((3, 2)), np.zeros((1, 1)), np.zeros((1, 4))])
@@ -155,6 +178,50 @@ def test_that_bound_is_attained():
 # --- the limit ----------------------------------------------------------------------------------
 
 
+@pytest.mark.ledger("prop-least-squares-penrose")
+@given(problems(max_size=5), st.integers(0, 2**32 - 1))
+def test_pseudoinverse_is_the_only_matrix_with_the_four_properties(problem, seed):
+    X, _, _ = problem
+    n, d = X.shape
+    A = np.transpose([ls.min_norm_solution(X, e) for e in np.eye(n)])
+    evidence.agree(X @ A @ X, X, atol=1e-11)
+    evidence.agree(A @ X @ A, A, atol=1e-11)
+    evidence.agree(X @ A, (X @ A).T, atol=1e-11)
+    evidence.agree(A @ X, (A @ X).T, atol=1e-11)
+    kernel, cokernel = null_space(X, rcond=1e-10), null_space(X.T, rcond=1e-10)
+    evidence.agree(np.eye(d) - A @ X, kernel @ kernel.T, atol=1e-11)
+    evidence.agree(np.eye(n) - X @ A, cokernel @ cokernel.T, atol=1e-11)
+    # Three of the properties are linear. A change that keeps them breaks the fourth by its size.
+    units = np.eye(n * d).reshape(-1, d, n)
+    equations = [
+        np.concatenate([(X @ Z @ X).ravel(), (X @ Z - (X @ Z).T).ravel(),
+                        (Z @ X - (Z @ X).T).ravel()])
+        for Z in units
+    ]  # fmt: skip
+    free = null_space(np.transpose(equations), rcond=1e-9)
+    evidence.holds(free.shape[1] == kernel.shape[1] * cokernel.shape[1])
+    Z = (free @ np.random.default_rng(seed).standard_normal(free.shape[1])).reshape(d, n)
+    evidence.agree((A + Z) @ X @ (A + Z) - (A + Z), -Z, atol=1e-10)
+
+
+@pytest.mark.ledger("thm-least-squares-limit")
+@given(problems(), st.floats(0, 8))
+def test_flow_nears_its_limit_at_the_rate_of_the_smallest_singular_value(problem, t):
+    X, y, beta0 = problem
+    U, sigma, Vt = np.linalg.svd(X, full_matrices=False)
+    rank = (sigma > 1e-10).sum()
+    U, sigma, Vt = U[:, :rank], sigma[:rank], Vt[:rank]
+    to_learn = (U.T @ y) / sigma - Vt @ beta0
+    limit, least = beta0 + Vt.T @ to_learn, ((y - U @ (U.T @ y)) ** 2).sum()
+    beta = ls.flow_solution(X, y, t, beta0)
+    rate = np.exp(-2 * sigma.min(initial=np.inf) ** 2 * t) if rank else 1.0
+    far = np.linalg.norm(beta - limit)
+    evidence.at_most(far, rate * np.linalg.norm(beta0 - limit) + 1e-11, slack=1e-9)
+    expected = (sigma**2 * np.exp(-4 * t * sigma**2) * to_learn**2).sum()
+    evidence.agree(ls.loss(X, y, beta) - least, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.ledger("thm-least-squares-limit")
 @given(problems())
 def test_limit_is_the_pseudoinverse_plus_the_null_space_component(problem):
     X, y, beta0 = problem
@@ -163,31 +230,42 @@ def test_limit_is_the_pseudoinverse_plus_the_null_space_component(problem):
     assert_allclose(ls.min_norm_solution(X, y), np.linalg.lstsq(X, y)[0], atol=1e-11)
     expected = pinv @ y + kernel_projection(X) @ beta0
     limit = ls.limit_solution(X, y, beta0)
-    assert_allclose(limit, expected, atol=1e-11)
-    assert_allclose(ls.flow_solution(X, y, 1e6, beta0), limit, atol=1e-12)
-    assert_allclose(ls.gradient(X, y, limit), 0, atol=1e-11)
+    evidence.agree(limit, expected, atol=1e-11)
+    evidence.agree(ls.flow_solution(X, y, 1e6, beta0), limit, atol=1e-12)
+    evidence.agree(ls.gradient(X, y, limit), 0, atol=1e-11)
 
 
-@given(problems(), st.integers(0, 2**32 - 1))
-def test_limit_is_the_nearest_solution_in_the_metric(problem, seed):
+@pytest.mark.ledger("thm-least-squares-metric")
+@given(problems(), st.integers(0, 2**32 - 1), st.floats(0.01, 0.99))
+def test_limit_is_the_nearest_solution_in_the_metric(problem, seed, fraction):
     X, y, beta0 = problem
     M = metric(seed, X.shape[1])
     limit = ls.limit_solution(X, y, beta0, preconditioner=M)
     scale = np.linalg.cond(M)
     # KKT: stationary for the loss, and M^-1 (limit - start) in the range of X^T
-    assert_allclose(ls.gradient(X, y, limit), 0, atol=1e-11 * scale)
+    evidence.agree(ls.gradient(X, y, limit) / scale, 0, atol=1e-11)
     multiplier = np.linalg.solve(M, limit - beta0)
-    assert_allclose(kernel_projection(X) @ multiplier, 0, atol=1e-11 * scale)
+    evidence.agree(kernel_projection(X) @ multiplier / scale, 0, atol=1e-11)
+    # flow and descent tend to it, with every step size below the limit
+    late = ls.flow_solution(X, y, 1e6, beta0, preconditioner=M)
+    evidence.agree((late - limit) / scale, 0, atol=1e-11)
+    top = np.linalg.norm(X @ sqrtm(M).real, 2)
+    eta = fraction / top**2 if X.any() else fraction
+    late = ls.descent_solution(X, y, eta, 10**9, beta0, preconditioner=M)
+    evidence.agree((late - limit) / scale, 0, atol=1e-11)
 
 
+@pytest.mark.ledger("thm-least-squares-nearest")
 @given(problems(), st.integers(0, 2**32 - 1))
-def test_every_other_solution_is_longer(problem, seed):
-    X, y, _ = problem
-    shortest = ls.min_norm_solution(X, y)
+def test_every_other_solution_is_farther(problem, seed):
+    X, y, beta0 = problem
     away = kernel_projection(X) @ np.random.default_rng(seed).standard_normal(X.shape[1])
-    assert ls.loss(X, y, shortest + away) == pytest.approx(ls.loss(X, y, shortest))
-    squared = (shortest**2).sum() + (away**2).sum()
-    assert ((shortest + away) ** 2).sum() == pytest.approx(squared)
+    for start in (np.zeros_like(beta0), beta0):
+        nearest = ls.limit_solution(X, y, start)
+        evidence.agree(ls.loss(X, y, nearest + away), ls.loss(X, y, nearest), rtol=1e-6, atol=1e-12)
+        squared = ((nearest - start) ** 2).sum() + (away**2).sum()
+        evidence.agree(((nearest + away - start) ** 2).sum(), squared, rtol=1e-6, atol=1e-12)
+    evidence.agree(ls.limit_solution(X, y), np.linalg.lstsq(X, y)[0], atol=1e-11)
 
 
 def test_rank_is_decided_at_the_documented_tolerance():
@@ -209,6 +287,7 @@ def test_scaling_features_is_the_same_as_preconditioning():
 # --- descent ------------------------------------------------------------------------------------
 
 
+@pytest.mark.ledger("thm-least-squares-descent")
 @given(problems(), st.floats(0.05, 1.3), st.integers(0, 2**32 - 1))
 def test_closed_form_of_descent_agrees_with_the_loop(problem, fraction, seed):
     X, y, beta0 = problem
@@ -217,7 +296,8 @@ def test_closed_form_of_descent_agrees_with_the_loop(problem, fraction, seed):
         eta = fraction * min(ls.max_step_size(X, preconditioner=preconditioner), 10)
         path = ls.descent_path(X, y, eta, 20, beta0, preconditioner=preconditioner)
         ours = ls.descent_solution(X, y, eta, np.arange(21), beta0, preconditioner=preconditioner)
-        assert_allclose(ours, path, rtol=1e-9, atol=1e-8 * np.abs(path).max())
+        size = np.abs(path).max()
+        evidence.agree(ours / size, path / size, atol=1e-9)
 
 
 def test_descent_agrees_with_the_general_loop_on_one_factor():
@@ -229,6 +309,7 @@ def test_descent_agrees_with_the_general_loop_on_one_factor():
     assert_allclose(ours, walked.products[-1][:, 0], atol=1e-12)
 
 
+@pytest.mark.ledger("thm-least-squares-step")
 @given(problems(), st.floats(0.01, 0.999))
 def test_descent_converges_below_the_limit_at_the_stated_rate(problem, fraction):
     X, y, beta0 = problem
@@ -237,7 +318,7 @@ def test_descent_converges_below_the_limit_at_the_stated_rate(problem, fraction)
     assert rho < 1
     path = ls.descent_path(X, y, eta, 40, beta0)
     errors = np.linalg.norm(path - limit, axis=1)
-    assert (errors <= rho ** np.arange(41) * errors[0] * (1 + 1e-9) + 1e-11).all()
+    evidence.at_most(errors, rho ** np.arange(41) * errors[0] + 1e-11, slack=1e-9)
     assert ls.divergence_step(X, y, eta, beta0) is None
 
 
@@ -256,6 +337,20 @@ def test_the_step_limit_is_sharp(fraction, converges):
         assert late >= 0.999 * abs(top) > 0.01
 
 
+@pytest.mark.ledger("thm-least-squares-step")
+@given(problems(), st.one_of(st.just(1.0), st.floats(1, 2.5)))
+def test_from_the_limit_on_the_first_component_never_comes_to_rest(problem, fraction):
+    X, y, beta0 = problem
+    sigma, Vt = np.linalg.svd(X, full_matrices=False)[1:]
+    if not X.any():
+        return
+    path = ls.descent_path(X, y, fraction / sigma[0] ** 2, 30, beta0)
+    component = (path - ls.limit_solution(X, y, beta0)) @ Vt[0]
+    growth = (2 * fraction - 1.0) ** np.arange(31)
+    expected = component[0] * (-1.0) ** np.arange(31)
+    evidence.agree(component / growth, expected, atol=1e-9)
+
+
 def test_at_the_limit_the_first_component_alternates():
     X, y, eta = [[2.0]], [6.0], 0.25
     assert_allclose(ls.descent_solution(X, y, eta, range(4)), [[0], [6], [0], [6]])
@@ -271,13 +366,20 @@ def test_unlucky_and_lucky_starts_beyond_the_limit():
     assert ls.divergence_step(X, y, eta, [1.1, 0.0]) is not None
 
 
+@pytest.mark.ledger("thm-least-squares-step")
 @given(problems())
 def test_best_step_size_has_the_smallest_factor(problem):
     X, _, _ = problem
     best = ls.best_step_size(X) if X.any() else 1.0
     smallest = ls.convergence_factor(X, best)
     for other in (0.5, 0.9, 0.99, 1.01, 1.1, 1.5):
-        assert ls.convergence_factor(X, other * best) >= smallest - 1e-12
+        evidence.at_most(smallest, ls.convergence_factor(X, other * best) + 1e-12)
+    sigma = np.linalg.svd(X, compute_uv=False)
+    if X.any():
+        squares = sigma[sigma > 1e-10] ** 2
+        evidence.agree(best, 1 / (squares[0] + squares[-1]), rtol=1e-12)
+        expected = (squares[0] - squares[-1]) / (squares[0] + squares[-1])
+        evidence.agree(smallest, expected, atol=1e-12)
 
 
 @given(problems(), st.floats(1.001, 3), st.floats(1, 1e9))
@@ -326,6 +428,7 @@ def test_divergence_out_of_the_numbers_is_reported_with_its_step():
 # --- flow and descent ---------------------------------------------------------------------------
 
 
+@pytest.mark.ledger("thm-least-squares-euler")
 @given(problems(), st.floats(0.001, 0.5))
 def test_distance_of_flow_and_descent_obeys_the_uniform_bound(problem, fraction):
     X, y, beta0 = problem
@@ -334,17 +437,20 @@ def test_distance_of_flow_and_descent_obeys_the_uniform_bound(problem, fraction)
     apart = ls.flow_solution(X, y, k * eta, beta0) - ls.descent_solution(X, y, eta, k, beta0)
     to_learn = np.linalg.norm(beta0 - ls.limit_solution(X, y, beta0))
     bound = 2 * fraction / np.e * to_learn if X.any() else 0
-    assert (np.linalg.norm(apart, axis=1) <= bound + 1e-12).all()
+    evidence.at_most(np.linalg.norm(apart, axis=1).max(), bound + 1e-12)
 
 
+@pytest.mark.ledger("thm-least-squares-euler")
 def test_that_bound_is_attained_at_half_the_limit():
     # sigma = 1, eta = 1/2: descent is done after one step, where flow has e^-1 to go
     apart = ls.flow_solution([[1.0]], [1.0], 0.5) - ls.descent_solution([[1.0]], [1.0], 0.5, 1)
-    assert_allclose(-apart, 2 * 0.5 / np.e, rtol=1e-14)
+    evidence.agree(-apart, 2 * 0.5 / np.e, rtol=1e-14)
 
 
-def test_distance_to_the_flow_has_slope_one_and_the_stated_constant():
-    X, y, beta0 = ls.random_problem(7)
+@pytest.mark.ledger("thm-least-squares-euler")
+@pytest.mark.parametrize("seed", [7, *range(20, 28)])
+def test_distance_to_the_flow_has_slope_one_and_the_stated_constant(seed):
+    X, y, beta0 = ls.random_problem(seed)
     t = 0.4 * ls.max_step_size(X)
     k = 2 ** np.arange(5, 12)
     apart = [
@@ -353,9 +459,14 @@ def test_distance_to_the_flow_has_slope_one_and_the_stated_constant():
     sizes = np.linalg.norm(apart, axis=1)
     slopes = np.diff(np.log(sizes)) / np.diff(np.log(t / k))
     assert_allclose(slopes, 1, atol=0.05)
-    assert_allclose(slopes[-1], 1, atol=1e-3)
+    evidence.agree(slopes[-1], 1, atol=1e-3)
     lag = ls.descent_lag(X, y, t, beta0)
-    assert_allclose(apart[-1] / (t / k[-1]), lag, atol=1e-2 * np.linalg.norm(lag))
+    sigma, Vt = np.linalg.svd(X, full_matrices=False)[1:]
+    to_learn = Vt @ (ls.limit_solution(X, y, beta0) - beta0)
+    weights = -2 * t * sigma**4 * np.exp(-2 * t * sigma**2)
+    evidence.agree(lag, (weights * to_learn) @ Vt, atol=1e-11)
+    measured = (apart[-1] / (t / k[-1]) - lag) / np.linalg.norm(lag)
+    evidence.agree(measured, 0, atol=1e-2)
     # the error of the first-order term is itself of first order
     errors = [np.linalg.norm(a * n / t - lag) for a, n in zip(apart, k, strict=True)]
     assert errors[-2] / errors[-1] == pytest.approx(2, rel=0.02)
@@ -375,6 +486,7 @@ def test_ridge_solves_its_normal_equations(problem, penalty, seed):
         assert_allclose(ours, expected, atol=1e-9 * np.linalg.cond(M) * max(1, 1 / penalty))
 
 
+@pytest.mark.ledger("thm-least-squares-ridge")
 def test_flow_ridge_constants_by_brute_force():
     ratio, gap = ls.flow_ridge_constants()
     x = np.geomspace(1e-6, 1e6, 200_001)
@@ -382,22 +494,29 @@ def test_flow_ridge_constants_by_brute_force():
     quotients, differences = flow / ridge, flow - ridge
     assert quotients.min() + 1e-15 >= 1
     assert differences.min() + 1e-15 >= 0
-    assert quotients.max() <= ratio == pytest.approx(quotients.max(), abs=1e-8)
-    assert differences.max() <= gap == pytest.approx(differences.max(), abs=1e-8)
-    assert ratio == pytest.approx(1.29843, abs=1e-5)
-    assert gap == pytest.approx(0.20363, abs=1e-5)
+    # no smaller constants will do
+    evidence.at_most([quotients.max(), differences.max()], [ratio, gap])
+    constants = np.array([ratio, gap])
+    evidence.agree(constants, [quotients.max(), differences.max()], atol=1e-8)
+    p = brentq(lambda p: np.exp(p) - 1 - p - p**2, 1, 3, xtol=1e-14)
+    q = brentq(lambda q: np.exp(q / 2) - 1 - q, 1, 4, xtol=1e-14)
+    evidence.agree(constants, [1 + p / (1 + p + p**2), q / (1 + q) ** 2], rtol=1e-12)
+    evidence.agree(np.array([p, q, ratio, gap]), [1.79328, 2.51286, 1.29843, 0.20363], atol=1e-5)
 
 
+@pytest.mark.ledger("thm-least-squares-ridge")
 @given(problems(), st.floats(1e-4, 1e4))
 def test_flow_and_ridge_stay_within_the_constants(problem, t):
     X, y, _ = problem
     ratio, gap = ls.flow_ridge_constants()
     flow, ridge = ls.flow_solution(X, y, t), ls.ridge_solution(X, y, 1 / (2 * t))
     norm = np.linalg.norm
-    assert norm(flow - ridge) <= gap * norm(ls.min_norm_solution(X, y)) + 1e-12
-    assert norm(ridge) - 1e-12 <= norm(flow) <= ratio * norm(ridge) + 1e-12
+    evidence.at_most(norm(flow - ridge), gap * norm(ls.min_norm_solution(X, y)) + 1e-12)
+    assert norm(ridge) - 1e-12 <= norm(flow)
+    evidence.at_most(norm(flow), ratio * norm(ridge) + 1e-12)
 
 
+@pytest.mark.ledger("cor-least-squares-risk")
 @settings(max_examples=30)
 @given(problems(), st.floats(1e-3, 1e3), st.floats(0, 10))
 def test_risk_of_flow_is_at_most_the_squared_ratio_times_that_of_ridge(problem, t, noise):
@@ -410,7 +529,7 @@ def test_risk_of_flow_is_at_most_the_squared_ratio_times_that_of_ridge(problem, 
     units = np.eye(len(X))
     flow = np.transpose([ls.flow_solution(X, e, t) for e in units])
     ridge = np.transpose([ls.ridge_solution(X, e, 1 / (2 * t)) for e in units])
-    assert risk(flow) <= ratio**2 * risk(ridge) + 1e-12
+    evidence.at_most(risk(flow), ratio**2 * risk(ridge) + 1e-12)
 
 
 def test_the_matching_penalty_is_one_over_twice_the_time():
@@ -424,6 +543,7 @@ def test_the_matching_penalty_is_one_over_twice_the_time():
 # --- designs ------------------------------------------------------------------------------------
 
 
+@pytest.mark.ledger("prop-least-squares-roughness")
 @given(st.integers(1, 6), st.integers(0, 3), st.integers(0, 2**32 - 1))
 def test_coefficients_measure_the_derivative(frequencies, smoothness, seed):
     beta = np.random.default_rng(seed).standard_normal(2 * frequencies + 1)
@@ -434,7 +554,8 @@ def test_coefficients_measure_the_derivative(frequencies, smoothness, seed):
     spectrum = np.fft.rfft(values - beta[0]) * (1j * np.arange(33)) ** smoothness
     derivative = np.fft.irfft(spectrum, 64)
     integral = (derivative**2).mean() * 2 * np.pi
-    assert integral / np.pi == pytest.approx((a**2).sum() + (b**2).sum(), rel=1e-9)
+    evidence.agree(integral / np.pi, (a**2).sum() + (b**2).sum(), rtol=1e-9, atol=1e-12)
+    evidence.agree(values.mean() ** 2, beta[0] ** 2, rtol=1e-9, atol=1e-12)
     assert len(j) == len(a) == len(b)
 
 
