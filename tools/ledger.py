@@ -4,7 +4,8 @@ Three things are joined. `ledger/results.yml` lists every result of the four sou
 book treats it. The chapters carry the labels of the book's own numbered results. The tests write
 what they measured into `ledger/evidence.json` (``make ledger``). `problems` says where the three do
 not fit together; `page` writes them down as one page; `with_links` sends each numbered result of
-a chapter to its row.
+a chapter to its row. The errors of the sources, in `ledger/errata.yml`, become a page of their own,
+which leads to the cells that demonstrate them.
 """
 
 import json
@@ -15,7 +16,8 @@ import nbformat
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS, EVIDENCE = ROOT / "ledger" / "results.yml", ROOT / "ledger" / "evidence.json"
+LEDGER = ROOT / "ledger"
+RESULTS, EVIDENCE, ERRATA = (LEDGER / n for n in ("results.yml", "evidence.json", "errata.yml"))
 # What must have a test. Definitions and algorithms have labels and nothing to be tested.
 CLAIMS = ("theorem", "lemma", "proposition", "corollary")
 STATUS = ("theorem", "cited", "evidence", "refuted", "conjecture", "definition", "figure")
@@ -69,10 +71,35 @@ def targets(notebook):
 
 
 def load():
-    """Results of the sources, and evidence by label."""
+    """Results of the sources, evidence by label, and errors of the sources."""
     results = yaml.safe_load(RESULTS.read_text(encoding="utf-8"))
     evidence = json.loads(EVIDENCE.read_text(encoding="utf-8"))
-    return results, evidence
+    errata = yaml.safe_load(ERRATA.read_text(encoding="utf-8"))
+    return results, evidence, errata
+
+
+def demonstrating(notebook, words):
+    """Indices of the cells that print these words."""
+    return [
+        index
+        for index, cell in enumerate(notebook.cells)
+        if any(words in output.get("text", "") for output in cell.get("outputs", []))
+    ]
+
+
+def problems_of_errata(errata, notebooks):
+    """Say in one line each which error points nowhere."""
+    notebooks, found = dict(notebooks), []
+    for number, error in enumerate(errata, 1):
+        name, notebook = f"erratum {number} ({error['where']})", notebooks.get(error["chapter"])
+        if notebook is None:
+            found.append(f"{name}: there is no chapter {error['chapter']}")
+            continue
+        if "label" in error and error["label"] not in targets(notebook):
+            found.append(f"{name}: {error['chapter']} has no label {error['label']}")
+        if "cell" in error and len(demonstrating(notebook, error["cell"])) != 1:
+            found.append(f"{name}: not exactly one cell prints {error['cell']!r}")
+    return found
 
 
 def problems(results, evidence, notebooks):
@@ -158,6 +185,40 @@ def page(results, evidence, notebooks):
                 anchor = ""
         lines.append("")
     return "\n".join(lines)
+
+
+def errata_page(errata, notebooks):
+    """The page of errors, in MyST."""
+    kinds = {label for _, notebook in notebooks for label in targets(notebook)}
+    lines = [(LEDGER / "errata.md").read_text(encoding="utf-8").rstrip(), ""]
+    for source, title in SOURCES.items():
+        lines += [f"## Source {source}: {title}", ""]
+        lines += ["| where | printed | correct | shown |", "|---|---|---|---|"]
+        for number, e in enumerate(errata, 1):
+            if e["source"] != source:
+                continue
+            shown = [reference(e["chapter"], kinds, {e["chapter"]})]
+            if "label" in e:
+                shown.append(f"{{prf:ref}}`{e['label']}`")
+            if "cell" in e:
+                place = f"chapters/{e['chapter']}.html#erratum-{number}"
+                shown.append(f'<a href="{place}">the cell</a>')
+            row = (e["where"], e["printed"], e["correct"], ", ".join(shown))
+            lines.append("| " + " | ".join(row) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def with_anchors(notebook, stem, errata):
+    """Name the places of the cells that demonstrate an error; changes the notebook."""
+    places = {}
+    for number, error in enumerate(errata, 1):
+        if error["chapter"] == stem and "cell" in error:
+            (index,) = demonstrating(notebook, error["cell"])
+            places.setdefault(index, []).append(f'<a id="erratum-{number}"></a>')
+    for index in sorted(places, reverse=True):
+        cell = nbformat.v4.new_markdown_cell("\n".join(places[index]), id=f"errata-{index}")
+        notebook.cells.insert(index, cell)
 
 
 def with_links(notebook):
