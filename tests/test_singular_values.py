@@ -1,5 +1,8 @@
 """Branches of constructed paths; the spectral equations against factors, products and mpmath."""
 
+from itertools import pairwise
+
+import evidence
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.integrate import quad, solve_ivp
 from scipy.linalg import expm
+from scipy.optimize import brentq
 
 from dmflib import singular_values as sv
 from dmflib.flow import InvariantWarning, gradient_flow, product_flow
@@ -192,15 +196,17 @@ def factor_step(factors, gradient, h):
     )
 
 
+@pytest.mark.ledger("thm-singular-values-law")
 @pytest.mark.parametrize("seed", range(150))
 def test_values_move_as_finite_differences_of_the_factors(seed):
     W, G, N = sv.random_problem(seed)
     factors, h = balanced(W, N), 1e-5
     ahead, behind = (factor_step(factors, G, s) for s in (h, -h))
     measured = np.subtract(*(np.linalg.svd(M, compute_uv=False) for M in (ahead, behind)))
-    assert_allclose(sv.velocities(W, G, N), measured / (2 * h), atol=2e-6, rtol=2e-6)
+    evidence.agree(sv.velocities(W, G, N), measured / (2 * h), atol=2e-6, rtol=2e-6)
 
 
+@pytest.mark.ledger("thm-singular-values-vectors")
 @pytest.mark.parametrize("seed", range(150))
 def test_vectors_move_as_finite_differences_of_the_factors(seed):
     W, G, N = sv.random_problem(seed)
@@ -211,8 +217,8 @@ def test_vectors_move_as_finite_differences_of_the_factors(seed):
     U, _, V = sv.analytic_svd(path)
     signs = np.sign((U[0] * U0).sum(axis=0))
     U_dot, V_dot = sv.vector_velocities(W, G, N)
-    assert_allclose(U_dot, (U[1] - U[2]) * signs / (2 * h), atol=1e-5, rtol=1e-5)
-    assert_allclose(V_dot, (V[1] - V[2]) * signs / (2 * h), atol=1e-5, rtol=1e-5)
+    evidence.agree(U_dot, (U[1] - U[2]) * signs / (2 * h), atol=1e-5, rtol=1e-5)
+    evidence.agree(V_dot, (V[1] - V[2]) * signs / (2 * h), atol=1e-5, rtol=1e-5)
     assert_allclose(V[0] * signs, Vt0.T, atol=1e-10)
 
 
@@ -279,6 +285,7 @@ def test_velocities_take_stacks():
     assert_allclose(sv.velocities(W, G, 3)[2, 1], sv.velocities(W[2, 1], G[2, 1], 3))
 
 
+@pytest.mark.ledger("thm-singular-values-alignment")
 @fast
 @given(seeds)
 def test_stationary_vectors_diagonalise_the_gradient(seed):
@@ -291,7 +298,108 @@ def test_stationary_vectors_diagonalise_the_gradient(seed):
     Q = (s[:, None] ** (2 * (N - 1 - j) / N) * s ** (2 * j / N)).sum(axis=0)
     off = -(left * s - s[:, None] * right) / Q
     np.fill_diagonal(off, np.diagonal(K))
-    assert_allclose(off, K, atol=1e-10)
+    evidence.agree(off, K, atol=1e-10)
+
+
+@pytest.mark.ledger("thm-singular-values-alignment")
+@pytest.mark.parametrize("seed", range(60))
+def test_no_other_gradient_leaves_the_vectors_at_rest(seed):
+    """The velocities are linear in the gradient; their kernel is spanned by the u_r v_r^T."""
+    W, _, N = sv.random_problem(seed)
+    U, _, Vt = np.linalg.svd(W, full_matrices=False)
+    rng = np.random.default_rng(seed)
+    aligned = U * rng.standard_normal(len(Vt)) @ Vt
+    for rates in sv.vector_velocities(W, aligned, N):
+        evidence.agree(rates, np.zeros_like(rates), atol=1e-10)
+    units = np.eye(W.size).reshape(-1, *W.shape)
+    columns = [np.concatenate([A.ravel() for A in sv.vector_velocities(W, E, N)]) for E in units]
+    values = np.linalg.svd(np.transpose(columns), compute_uv=False)
+    evidence.agree(np.sum(values > 1e-8), W.size - len(Vt))
+
+
+def exact_velocity(factors, gradient):
+    """Derivative of the product along the flow of the factors, by the rule of the product."""
+    rates = [-D for D in factor_gradients(factors, gradient)]
+    return sum(product([*factors[:j], rates[j], *factors[j + 1 :]]) for j in range(len(factors)))
+
+
+def even_power(A, exponent):
+    """A symmetric semidefinite matrix to a power, by its eigenvectors; the power 0 gives I."""
+    values, vectors = np.linalg.eigh(A)
+    values = np.where(values > 1e-12 * values[-1], values, 0.0)  # roots magnify rounded zeros
+    return vectors * values**exponent @ vectors.T  # and 0**0 is 1
+
+
+@pytest.mark.ledger("lem-singular-values-product")
+@pytest.mark.parametrize("rank", [5, 1])
+@pytest.mark.parametrize("seed", range(60))
+def test_product_flow_by_powers_of_its_squares(seed, rank):
+    W, G, N = sv.random_problem(seed)
+    rng = np.random.default_rng(seed)
+    U, sigma, Vt = np.linalg.svd(W, full_matrices=False)
+    sigma[rank:] = 0
+    factors = [np.diag(sigma ** (1 / N))] * N
+    factors[0], factors[-1] = factors[0] @ Vt, U @ factors[-1] @ (Vt if N == 1 else np.eye(len(Vt)))
+    W = product(factors)
+    for j in range(N - 1):  # other balanced factors of the same product
+        Q = orthogonal(len(factors[j]), rng)
+        factors[j], factors[j + 1] = Q @ factors[j], factors[j + 1] @ Q.T
+    expected = -sum(
+        even_power(W @ W.T, (N - j) / N) @ G @ even_power(W.T @ W, (j - 1) / N)
+        for j in range(1, N + 1)
+    )
+    evidence.agree(exact_velocity(factors, G), expected, atol=1e-10)
+
+
+@pytest.mark.ledger("lem-singular-values-weights")
+@pytest.mark.parametrize("seed", range(100))
+def test_weights_of_the_flow_in_the_moving_bases(seed):
+    W, G, N = sv.random_problem(seed)
+    rng = np.random.default_rng(seed)
+    U, sigma, Vt = np.linalg.svd(W, full_matrices=False)
+    if seed % 2:  # equal values: the other case of the quotient
+        sigma[:] = sigma[0]
+    signs = rng.choice([-1.0, 1.0], len(sigma))
+    sigma, V = sigma * signs, Vt.T * signs
+    square = sigma**2
+    with np.errstate(invalid="ignore"):
+        Q = np.subtract.outer(square, square) / np.subtract.outer(
+            square ** (1 / N), square ** (1 / N)
+        )
+    equal = np.equal.outer(square, square)
+    Q = np.where(equal, N * square ** (1 - 1 / N), Q)
+    velocity = exact_velocity(balanced(U * sigma @ V.T, N), G)
+    evidence.agree(U.T @ velocity @ V, -Q * (U.T @ G @ V), atol=1e-10)
+
+
+@pytest.mark.ledger("lem-singular-values-flow")
+@pytest.mark.parametrize("seed", range(20))
+def test_factors_keep_their_differences_and_do_not_run_away(seed):
+    rng = np.random.default_rng(seed)
+    widths = rng.integers(1, 5, rng.integers(3, 6))
+    factors = [0.8 * rng.standard_normal(s) for s in zip(widths[1:], widths, strict=False)]
+    operators = 0.4 * rng.standard_normal((3, widths[-1], widths[0]))
+    loss = Sensing(operators, rng.standard_normal(3))
+    ends = np.cumsum([W.size for W in factors])[:-1]
+
+    def unpack(y):
+        return [part.reshape(W.shape) for part, W in zip(np.split(y, ends), factors, strict=True)]
+
+    def velocity(t, y):
+        W = unpack(y)
+        gradient = loss.gradient(product(W))
+        return -np.concatenate([D.ravel() for D in factor_gradients(W, gradient)])
+
+    y0 = np.concatenate([W.ravel() for W in factors])
+    path = solve_ivp(velocity, (0, 3), y0, method="DOP853", rtol=1e-11, atol=1e-13)
+    evidence.holds(path.success)
+    for before, after in zip(
+        balance_defects(factors), balance_defects(unpack(path.y[:, -1])), strict=True
+    ):
+        evidence.agree(after, before, atol=1e-8)
+    # what keeps the solution finite: the way is at most the root of time times the loss
+    way = np.linalg.norm(path.y.T - y0, axis=1)
+    evidence.at_most(way, np.sqrt(path.t * loss.value(product(factors))))
 
 
 # --- flow ---------------------------------------------------------------------------------------
@@ -305,6 +413,7 @@ def start(shape, seed, scale=0.2):
     return U * sigma @ V.T, FullObservation(rng.standard_normal(shape))
 
 
+@pytest.mark.ledger("thm-singular-values-law")
 @pytest.mark.parametrize("shape", [(4, 4), (5, 3), (2, 4), (1, 3), (1, 1)])
 @pytest.mark.parametrize("depth", [1, 2, 3, 5])
 def test_flow_is_the_product_flow(shape, depth):
@@ -315,7 +424,7 @@ def test_flow_is_the_product_flow(shape, depth):
     expected = product_flow(loss, W0, depth, t_final=4, **options)
     assert_allclose(path.products, expected.products, atol=3e-7)
     assert_allclose(path.losses, expected.losses, atol=1e-6)
-    assert_allclose(path.singular_values, expected.singular_values, atol=3e-7)
+    evidence.agree(path.singular_values, expected.singular_values, atol=3e-7)
     assert isinstance(path.stopped_by, TimeReached)
 
 
@@ -346,6 +455,26 @@ def test_values_change_sign_at_depth_one_only():
     assert deep == pytest.approx(exact, rel=1e-5)
     assert exact < 1e-12
     assert t[-1] == 20
+
+
+@pytest.mark.ledger("cor-singular-values-signs")
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(12))
+def test_rank_and_sign_of_the_determinant_stay(seed, depth):
+    """The factors themselves, towards targets of full rank and of the other sign."""
+    rng = np.random.default_rng(seed)
+    rank = 1 + seed % 4  # 4 is full
+    U, V = orthogonal(4, rng), orthogonal(4, rng)
+    W0 = U[:, :rank] * rng.uniform(0.2, 1, rank) @ V[:, :rank].T
+    target = rng.standard_normal((4, 4))
+    target[0] *= -np.sign(np.linalg.det(target) * np.linalg.det(U) * np.linalg.det(V))
+    options = {"method": "DOP853", "rtol": 1e-10, "atol": 1e-13, "record": np.linspace(0, 2, 9)}
+    path = gradient_flow(FullObservation(target), balanced(W0, depth), t_final=2, **options)
+    values = np.linalg.svd(path.products, compute_uv=False)
+    evidence.at_most(values[:, rank:], 1e-12)
+    evidence.holds(values[:, rank - 1] > 1e-6)
+    if rank == 4:
+        evidence.holds(np.linalg.det(path.products) * np.linalg.det(U) * np.linalg.det(V) > 0)
 
 
 def test_a_value_far_below_rounding_keeps_its_sign():
@@ -411,6 +540,7 @@ def test_unstable_orthonormality_is_reported():
 # --- races --------------------------------------------------------------------------------------
 
 
+@pytest.mark.ledger("prop-singular-values-one")
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("a", [(1.0, 0.5), (0.4, 1.0), (1.0, -0.5)])
 def test_closed_relations_for_one_measurement(depth, a):
@@ -429,7 +559,21 @@ def test_closed_relations_for_one_measurement(depth, a):
     y = solve_ivp(velocity, (0, 3), y0, method="DOP853", rtol=1e-13, atol=1e-14).y
     sigma = y.reshape(depth, 3, -1).prod(axis=0)
     found = sv.companion(sigma[1], 0.3, 0.2, a[0] / a[1], depth)
-    assert_allclose(found, sigma[0], rtol=1e-10, atol=1e-11)
+    evidence.agree(found, sigma[0], rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.ledger("prop-singular-values-one")
+@fast
+@given(seeds, st.integers(1, 6), st.integers(1, 5))
+def test_one_measurement_does_not_turn_the_vectors(seed, depth, n):
+    rng = np.random.default_rng(seed)
+    U, V = orthogonal(n, rng), orthogonal(n, rng)
+    a, sigma = rng.standard_normal(n), rng.uniform(0.05, 2, n)
+    W, A, y = U * sigma @ V.T, U * a @ V.T, rng.standard_normal()
+    drive = np.vdot(A, W) - y
+    velocity = exact_velocity(balanced(W, depth), Sensing([A], [y]).gradient(W))
+    expected = np.diag(-depth * sigma ** (2 - 2 / depth) * drive * a)
+    evidence.agree(U.T @ velocity @ V, expected, atol=1e-10)
 
 
 def test_companion_at_its_edges():
@@ -449,6 +593,35 @@ def test_asymptote_falls_with_depth_if_the_slower_one_starts_behind(ratio, s):
 def test_asymptote_need_not_fall_with_depth_otherwise():
     limits = [(1.9**-q - 0.5) ** (-1 / q) for q in 1 - 2 / np.array([3, 6, 100])]
     assert limits[0] > limits[1] < limits[2]
+
+
+@pytest.mark.ledger("thm-singular-values-gap")
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 7])
+def test_gap_in_the_limit_by_times_of_arrival(depth, seed):
+    """The second value when the first arrives, from a start that is as good as zero."""
+    rng = np.random.default_rng(seed)
+    s1, ratio, scale = rng.uniform(0.5, 5), rng.uniform(0.1, 0.8), 1e-60
+    s2, mu, q = ratio * s1, s1 * rng.uniform(0.1, 0.9), 1 - 2 / depth
+
+    def time(value, target):  # in the logarithm of the value over the start
+        def integrand(x):
+            return np.exp(-q * x) / (depth * (target - scale * np.exp(x)))
+
+        pieces = np.linspace(0, np.log(value / scale), 40)  # it lives near one end
+        return sum(quad(integrand, *ends, epsabs=0, epsrel=1e-12)[0] for ends in pairwise(pieces))
+
+    if depth == 1:  # t = ln(s1 / (s1 - mu))
+        found, expected = s2 * -np.expm1(np.log1p(-mu / s1)), ratio * mu
+    elif depth == 2:
+        t = np.log(mu / scale * (s1 - scale) / (s1 - mu)) / (2 * s1)
+        found = sv.sigmoid(t, s2, scale)
+        expected = scale ** (1 - ratio) * (mu * s1 / (s1 - mu)) ** ratio
+    else:
+        goal, ends = time(mu, s1), np.log(scale) + np.array([1e-9, 40])
+        found = np.exp(brentq(lambda z: time(np.exp(z), s2) - goal, *ends, xtol=1e-13, rtol=1e-14))
+        expected = scale * (1 - ratio) ** (-depth / (depth - 2))
+    evidence.agree(found, expected, rtol=1e-8)
 
 
 @pytest.mark.parametrize("depth", [3, 4, 5])
@@ -477,6 +650,22 @@ def test_arrival_time_is_the_integral(depth, start_, value):
     assert sv.arrival_time(value, 2.0, depth, start_) == pytest.approx(
         expected, rel=1e-9, abs=1e-12
     )
+
+
+@pytest.mark.ledger("prop-singular-values-sigmoid")
+@pytest.mark.parametrize("seed", range(40))
+def test_sigmoid_is_the_solution_for_targets_of_both_signs(seed):
+    rng = np.random.default_rng(seed)
+    target, begin = rng.uniform(0.1, 3) * rng.choice([-1, 1]), 10 ** rng.uniform(-3, 0.5)
+    times = np.linspace(0, 4, 9)
+    path = solve_ivp(
+        lambda t, s: 2 * s * (target - s), (0, 4), [begin], method="DOP853", t_eval=times,
+        rtol=1e-12, atol=1e-15,
+    )  # fmt: skip
+    formula = target / (1 + (target / begin - 1) * np.exp(-2 * target * times))
+    evidence.agree(formula, path.y[0], rtol=1e-9, atol=1e-13)
+    if target > 0:
+        evidence.agree(sv.sigmoid(times, target, begin), formula, rtol=1e-12)
 
 
 @given(st.floats(0.01, 5), st.floats(1e-6, 10))
@@ -510,6 +699,47 @@ def test_law_of_offset_factors(offset):
     ahead, behind = (np.linalg.svd(factor_step(factors, G, s), compute_uv=False) for s in (h, -h))
     expected = sv.offset_velocities(W, G, offset)
     assert_allclose((ahead - behind) / (2 * h), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.ledger("thm-singular-values-offset")
+@fast
+@given(seeds, st.floats(-5, 5), st.integers(1, 5))
+def test_product_of_offset_factors_moves_by_roots(seed, offset, n):
+    rng = np.random.default_rng(seed)
+    U, V = orthogonal(n, rng), orthogonal(n, rng)
+    sigma = 0.3 * np.arange(n, 0, -1) + rng.uniform(0, 0.2, n)
+    W, G = U * sigma @ V.T, rng.standard_normal((n, n))
+    Q = orthogonal(n, rng)
+    first, second = sv.offset_factors(W, offset)
+    velocity = exact_velocity([Q @ first, second @ Q.T], G)
+    shift = offset**2 / 4 * np.eye(n)
+    roots = even_power(W @ W.T + shift, 0.5), even_power(W.T @ W + shift, 0.5)
+    evidence.agree(velocity, -roots[0] @ G - G @ roots[1], atol=1e-10)
+    evidence.agree(np.diag(U.T @ velocity @ V), sv.offset_velocities(W, G, offset), atol=1e-10)
+
+
+@pytest.mark.ledger("prop-singular-values-descent")
+@pytest.mark.parametrize("seed", range(20))
+def test_steps_lose_balance_at_most_in_proportion_to_the_step(seed):
+    rng = np.random.default_rng(seed)
+    W0, loss, depth = rng.standard_normal((3, 4)), FullObservation(rng.standard_normal((3, 4))), 3
+    factors, eta = balanced(W0, depth), 0.002 * (1 + seed % 5)
+    values, defects, decrease = [loss.value(W0)], [], []
+    for _ in range(400):
+        gradients = factor_gradients(factors, loss.gradient(product(factors)))
+        before = balance_defects(factors)
+        factors = [W - eta * D for W, D in zip(factors, gradients, strict=True)]
+        after = balance_defects(factors)
+        for j in range(depth - 1):
+            change = eta**2 * (
+                gradients[j + 1].T @ gradients[j + 1] - gradients[j] @ gradients[j].T
+            )
+            evidence.agree(after[j] - before[j], change, atol=1e-13)
+        values.append(loss.value(product(factors)))
+        defects.append(max(np.linalg.norm(D) for D in after))
+        decrease.append(eta / 2 * sum((D**2).sum() for D in gradients))
+    assert (-np.diff(values) >= np.array(decrease) - 1e-15).all()
+    evidence.at_most(defects, 2 * eta * (values[0] - np.array(values[1:])))
 
 
 def test_offset_factors_may_cross_zero():
