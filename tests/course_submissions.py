@@ -210,6 +210,8 @@ def cases(bench):
     rate, rate_points = bench.wrong("decline", "one_term")
     marks = {"motion": late_points, "limit": near_points, "decline": rate_points}
     put("three-mistakes", bench.notebook(motion=late, limit=near, decline=rate), marks, "off by")
+    second = bench.notebook(motion=late, limit=near, decline=rate + "\n# once more")
+    put("three-mistakes-again", second, marks, "off by")
     put(
         "other-shape",
         bench.notebook(limit=STUB.format(name="resting_place", body="return np.zeros((2, 2))")),

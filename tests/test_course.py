@@ -472,6 +472,19 @@ def test_an_honest_notebook_is_run_once(batch):
     assert max(starts.values()) <= 9
 
 
+def test_another_version_is_tested_on_other_instances(batch):
+    """So that what feedback shows is of no use for an answer by heart."""
+    course, _, _ = batch
+    reports = [
+        json.loads((course / ".grading" / "results" / SET / f"{name}.json").read_text())["marks"]
+        for name in ("three-mistakes", "three-mistakes-again")
+    ]
+    for problem in submissions.FULL:
+        first, second = (report[problem]["report"] for report in reports)
+        assert "FAILS" in first
+        assert first != second
+
+
 def test_nbgraders_own_command_runs_confined_too(whole_course):
     """As the buttons of nbgrader do: no repair, and the same marks from the same process."""
     bench = whole_course / "submitted" / "button" / SET
