@@ -97,3 +97,11 @@ def test_a_failing_cell_is_named(tmp_path, monkeypatch):
     nbformat.write(notebook, path)
     with pytest.raises(notebooks.CellError, match=r"broken.ipynb, cell 2: ZeroDivisionError"):
         notebooks.execute(path, text_only=True)
+
+
+def test_nothing_is_left_over_beside_a_figure(chapter):
+    # `ax.set(...)` in the last line returns what it has set, and the page would show it.
+    for index, cell in code_cells(chapter):
+        kinds = {output.output_type for output in cell.outputs}
+        if "figure" in cell.metadata.get("mystnb", {}):
+            assert "execute_result" not in kinds, f"cell {index} ends with a value"

@@ -24,6 +24,8 @@ import nbformat
 from finish_pages import finish
 from notebooks import KERNEL, ROOT, CellError, dump, execute_all, fingerprint, write
 
+import ledger
+
 BUILD = ROOT / "_build"
 EXECUTED, SOURCE, WORK, HTML = (BUILD / name for name in ("executed", "source", "work", "html"))
 PAGES = ("*.md", "*.bib", "_config.yml", "_toc.yml", "_static/**/*", "_templates/**/*")
@@ -80,8 +82,8 @@ def run_notebooks(paths, key):
     return wanted
 
 
-def with_outputs(path, executed):
-    """Return a notebook with the outputs of its executed twin, as text."""
+def with_outputs(path, executed, errata=()):
+    """Return a notebook with the outputs of its executed twin and its links to the ledger."""
     notebook = jupytext.read(path)
     done = nbformat.read(executed, as_version=4)
     outputs = iter([c for c in done.cells if c.cell_type == "code"])
@@ -90,6 +92,10 @@ def with_outputs(path, executed):
         if cell.cell_type == "code":
             twin = next(outputs)
             cell.outputs, cell.execution_count = twin.outputs, twin.execution_count
+    if errata:
+        stored = jupytext.read(path)
+        ledger.with_links(notebook)
+        ledger.with_anchors(notebook, stored, path.stem, errata)
     notebook.metadata["kernelspec"] = nbformat.from_dict(KERNEL)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return dump(notebook)
@@ -98,13 +104,15 @@ def with_outputs(path, executed):
 def stage(executed):
     """Bring ``_build/source`` up to date, touching only what changed; say whether it did."""
     kept, changed = set(), False
+    contents, errata = accounts()
     for path in sources():
         target = SOURCE / path.relative_to(ROOT)
         if path in executed:
             target = target.with_suffix(".ipynb")
-            content = with_outputs(path, executed[path]).encode()
+            contents[target] = with_outputs(path, executed[path], errata).encode()
         else:
-            content = path.read_bytes()
+            contents[target] = path.read_bytes()
+    for target, content in contents.items():
         kept.add(target)
         if not target.exists() or target.read_bytes() != content:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -117,6 +125,23 @@ def stage(executed):
             path.unlink()
             changed = True
     return changed
+
+
+def accounts():
+    """The pages made from the ledger, by their place, and the errata; nothing without a ledger."""
+    if not ledger.LEDGER.exists():
+        return {}, []
+    results, evidence, errata = ledger.load()
+    notebooks = ledger.chapters()
+    found = ledger.problems(results, evidence, notebooks)
+    found += ledger.problems_of_errata(errata, notebooks)
+    if found:
+        sys.exit("the ledger does not close:\n" + "\n".join(found))
+    pages = {
+        SOURCE / "ledger.md": ledger.page(results, evidence, notebooks).encode(),
+        SOURCE / "errata.md": ledger.errata_page(errata, notebooks).encode(),
+    }
+    return pages, errata
 
 
 def run_sphinx(pages):

@@ -209,12 +209,15 @@ def errata_page(errata, notebooks):
     return "\n".join(lines)
 
 
-def with_anchors(notebook, stem, errata):
-    """Name the places of the cells that demonstrate an error; changes the notebook."""
+def with_anchors(notebook, stored, stem, errata):
+    """Name the places of the cells that demonstrate an error; changes the notebook.
+
+    The cells are found by the outputs of the `stored` notebook, which has the same cells.
+    """
     places = {}
     for number, error in enumerate(errata, 1):
         if error["chapter"] == stem and "cell" in error:
-            (index,) = demonstrating(notebook, error["cell"])
+            (index,) = demonstrating(stored, error["cell"])
             places.setdefault(index, []).append(f'<a id="erratum-{number}"></a>')
     for index in sorted(places, reverse=True):
         cell = nbformat.v4.new_markdown_cell("\n".join(places[index]), id=f"errata-{index}")
