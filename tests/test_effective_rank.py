@@ -3,6 +3,7 @@
 import math
 from decimal import Decimal, localcontext
 
+import evidence
 import matplotlib.cbook
 import numpy as np
 import PIL.Image
@@ -29,6 +30,7 @@ spectra = st.lists(
 # --- three ranks --------------------------------------------------------------------------------
 
 
+@pytest.mark.ledger("thm-effective-rank-chain")
 @settings(deadline=None)
 @given(spectra)
 @example([1.0])
@@ -37,16 +39,19 @@ spectra = st.lists(
 def test_each_rank_is_at_most_the_next(sigma):
     chain = er.rank_chain(sigma)
     assert chain[0] >= 1 - 1e-15
-    assert (np.diff(chain) >= -1e-12 * chain[-1]).all()
+    evidence.at_most(1.0, chain[0], slack=1e-15)
+    evidence.at_most(chain[:-1], chain[1:], slack=1e-12)
 
 
+@pytest.mark.ledger("thm-effective-rank-chain")
 @settings(deadline=None)
 @given(st.integers(1, 8), st.integers(0, 5), st.floats(1e-3, 1e3))
 def test_equal_values_make_all_ranks_equal(count, zeros, size):
     chain = er.rank_chain([size] * count + [0.0] * zeros)
-    assert_allclose(chain, count, rtol=1e-13)
+    evidence.agree(chain, count, rtol=1e-13)
 
 
+@pytest.mark.ledger("thm-effective-rank-chain")
 @settings(deadline=None)
 @given(spectra)
 def test_unequal_values_separate_all_ranks(sigma):
@@ -54,7 +59,7 @@ def test_unequal_values_separate_all_ranks(sigma):
     assume(min(positive) < 0.9 * max(positive))
     # the four differences are strict; near 1 they are as small as the smallest value squared
     assume(min(positive) > 1e-3)
-    assert (np.diff(er.rank_chain(sigma)) > 1e-9).all()
+    evidence.holds(np.diff(er.rank_chain(sigma)) > 1e-9)
 
 
 @settings(deadline=None)
@@ -86,6 +91,7 @@ def test_shaped_spectra():
     assert_allclose(er.shaped_spectrum(3, 2.0, gap=5, after=9), [1, 1 / 4, 1 / 9])
 
 
+@pytest.mark.ledger("thm-effective-rank-truncation")
 @settings(deadline=None)
 @given(spectra, st.integers(1, 9), st.floats(0, 0.95), st.integers(0, 2**32 - 1))
 def test_truncation_gap_bounds_every_matrix_near_a_truncation(sigma, rank, share, seed):
@@ -99,9 +105,10 @@ def test_truncation_gap_bounds_every_matrix_near_a_truncation(sigma, rank, share
     near = np.abs(kept + delta * signs)
     near[:, :rank] = np.maximum(kept + delta * signs, 0)[:, :rank]
     found = np.abs(effective_rank_of_spectrum(near, "nuclear") - kept.sum() / kept[0])
-    assert found.max() <= er.truncation_gap(sigma, rank, delta) * (1 + 1e-9) + 1e-12
+    evidence.at_most(found, er.truncation_gap(sigma, rank, delta) + 1e-12, slack=1e-9)
 
 
+@pytest.mark.ledger("thm-effective-rank-truncation")
 @settings(deadline=None)
 @given(st.integers(1, 8), st.integers(1, 8), st.floats(0.01, 0.3), st.integers(0, 2**32 - 1))
 def test_truncation_gap_is_attained(size, rank, share, seed):
@@ -111,7 +118,9 @@ def test_truncation_gap_is_attained(size, rank, share, seed):
     near[0] = 1 - share
     kept = sigma[:rank].sum()
     change = effective_rank_of_spectrum(near, "nuclear") - kept
-    assert_allclose(change, er.truncation_gap(sigma, rank, share), rtol=1e-9, atol=1e-13)
+    gap = share * (size + kept - 2) / (1 - share)
+    evidence.agree(change, gap, rtol=1e-9, atol=1e-13)
+    evidence.agree(er.truncation_gap(sigma, rank, share), gap, rtol=1e-9, atol=1e-13)
 
 
 def test_truncation_gap_holds_for_perturbed_matrices():
@@ -173,13 +182,14 @@ def test_loss_is_that_of_the_completion_problem():
         assert er.completion_loss(W) == pytest.approx(loss.value(W), rel=1e-13)
 
 
+@pytest.mark.ledger("thm-effective-rank-sharp")
 @settings(max_examples=500, deadline=None)
 @given(st.lists(st.floats(-4, 4), min_size=4, max_size=4))
 @example([0.0, 0.0, 0.0, 0.0])
 @example([1.0, 0.0, 0.0, 1.0])
 def test_determinant_is_at_most_half_loss_times_square(entries):
     W = np.array(entries).reshape(2, 2)
-    assert 2 * er.determinant(W) <= er.completion_loss(W) * (W**2).sum() + 1e-12
+    evidence.at_most(2 * er.determinant(W), er.completion_loss(W) * (W**2).sum() + 1e-12)
 
 
 @settings(deadline=None)
@@ -192,32 +202,85 @@ def test_sum_of_squares_in_the_proof(x, b, c, d):
     assert left == pytest.approx(right, abs=1e-9 * (1 + loss**3))
 
 
-def test_bounds_hold_on_random_matrices_and_are_nearly_reached():
+@pytest.fixture(scope="module")
+def completions():
+    """Loss and singular values of many matrices of positive determinant."""
     W = er.random_completions(300_000, 0)
     assert len(W) > 150_000
-    loss, sigma = er.completion_loss(W), er.two_by_two_spectrum(W)
     assert (er.determinant(W) > 0).all()
+    return er.completion_loss(W), er.two_by_two_spectrum(W)
+
+
+@pytest.mark.ledger("thm-effective-rank-distance")
+def test_distance_bound_holds_and_is_nearly_reached(completions):
+    loss, sigma = completions
+    evidence.at_most(sigma[:, 1], np.sqrt(2 * loss))
     distance = sigma[:, 1] / er.infimal_distance_bound(loss)
     assert 1 - 1e-4 < distance.max() <= 1
-    ratio = sigma[:, 1] / sigma[:, 0] / er.ratio_bound(loss)
-    assert 1 - 1e-6 < ratio.max() <= 1 + 1e-9
+
+
+@pytest.mark.ledger("cor-effective-rank-ranks")
+def test_largest_ranks_hold_and_are_nearly_reached(completions):
+    loss, sigma = completions
+    evidence.at_most(sigma[:, 1] / sigma[:, 0], er.ratio_bound(loss), slack=1e-9)
+    assert (sigma[:, 1] / sigma[:, 0] / er.ratio_bound(loss)).max() > 1 - 1e-6
+    below = loss < 1
+    participation = sigma[below].sum(axis=1) ** 2 / (sigma[below] ** 2).sum(axis=1)
+    evidence.at_most(participation, 1 + loss[below], slack=1e-12)
     for kind in KINDS:
         excess = effective_rank_of_spectrum(sigma, kind) - 1
-        share = excess / (er.rank_bound(loss, kind) - 1)
         seen = loss > 1e-5  # below, the stable rank minus 1 has few digits
-        assert 1 - 1e-5 < share[seen].max() <= 1 + 1e-4
-        assert (excess <= np.sqrt(loss)).all()
+        evidence.at_most(excess[seen], (er.rank_bound(loss, kind) - 1)[seen], slack=1e-4)
+        share = excess / (er.rank_bound(loss, kind) - 1)
+        assert share[seen].max() > 1 - 1e-5
         assert effective_rank_of_spectrum(sigma, "nuclear").max() <= 2 + 1e-12
 
 
+@pytest.mark.ledger("thm-effective-rank-repaired")
+def test_repaired_inequality_holds(completions):
+    loss, sigma = completions
+    excess = effective_rank_of_spectrum(sigma, "entropy") - 1
+    evidence.at_most(excess, 4 * np.sqrt(2 * loss))
+
+
+@pytest.mark.ledger("thm-effective-rank-one")
+def test_inequality_holds_with_the_constant_one(completions):
+    loss, sigma = completions
+    for kind in KINDS:
+        evidence.at_most(effective_rank_of_spectrum(sigma, kind) - 1, np.sqrt(loss))
+
+
+@pytest.mark.ledger("prop-effective-rank-irank")
+@settings(deadline=None)
+@given(st.floats(-1e3, 1e3))
+@example(0.0)
+def test_solutions_have_infimal_rank_one_and_no_less(entry):
+    W = np.array([[entry, 1.0], [1.0, 0.0]])
+    with localcontext(prec=60):  # the root of the smaller eigenvalue of W^T W
+        x = abs(Decimal(entry))
+        half = (x * x + 2) / 2
+        distance = float((1 / (half + (half * half - 1).sqrt())).sqrt())
+    evidence.agree(2 / (abs(entry) + math.hypot(entry, 2)), distance, rtol=1e-13)
+    evidence.agree(er.two_by_two_spectrum(W)[1], distance, rtol=1e-12)
+    evidence.agree(distance_to_rank(W, 1), distance, atol=1e-12 * (1 + abs(entry)))
+    if entry:
+        evidence.at_most(distance * abs(entry), 1.0)
+    for kind in KINDS:
+        assert effective_rank_of_spectrum(er.two_by_two_spectrum(W), kind) > 1
+    far = er.two_by_two_spectrum([[1e9, 1.0], [1.0, 0.0]])
+    ranks = np.array([effective_rank_of_spectrum(far, kind) for kind in KINDS])
+    evidence.agree(ranks, 1.0, atol=1e-8)
+
+
+@pytest.mark.ledger("thm-effective-rank-sharp", "cor-effective-rank-ranks")
 @settings(deadline=None)
 @given(st.floats(1e-8, 1 - 1e-8))
 def test_extremal_completion_attains_every_bound(loss):
     W = er.extremal_completion(loss)
-    assert er.completion_loss(W) == pytest.approx(loss, rel=1e-7)
-    assert 2 * er.determinant(W) == pytest.approx(loss * (W**2).sum(), rel=1e-9)
+    evidence.agree(er.completion_loss(W), loss, rtol=1e-7)
+    evidence.agree(2 * er.determinant(W), loss * (W**2).sum(), rtol=1e-9)
     large, small = er.two_by_two_spectrum(W)
-    assert small / large == pytest.approx(er.ratio_bound(loss), rel=1e-6)
+    evidence.agree(small / large, er.ratio_bound(loss), rtol=1e-6)
     # (sum of singular values)^2 = (1 + loss) * (sum of squares)
     assert (large + small) ** 2 == pytest.approx((1 + loss) * (W**2).sum(), rel=1e-9)
 
@@ -240,10 +303,11 @@ def test_no_other_matrix_does_better_by_a_general_optimiser(loss):
     assert best == pytest.approx(1, rel=1e-6)
 
 
+@pytest.mark.ledger("thm-effective-rank-one")
 def test_entropy_bound_is_below_one_plus_root():
     loss = np.concatenate([np.geomspace(1e-12, 1, 20_001), 1 - np.geomspace(1e-8, 0.5, 2001)])
     share = (er.rank_bound(loss) - 1) / np.sqrt(loss)
-    assert share.max() <= 1 + 1e-12
+    evidence.at_most(er.rank_bound(loss) - 1, np.sqrt(loss), slack=1e-12)
     assert share.max() > 1 - 1e-9
     assert_allclose(er.rank_bound([1.0, 3.0, 1e9]), 2)
     with localcontext(prec=50):  # near the end of the interval, where the two sides touch
@@ -279,6 +343,7 @@ def test_small_losses():
     assert er.infimal_distance_bound(0.0) == er.ratio_bound(0.0) == 0
 
 
+@pytest.mark.ledger("lem-effective-rank-entropy")
 @settings(deadline=None)
 @given(st.floats(0, 1))
 def test_binary_entropy(rho):
@@ -286,7 +351,7 @@ def test_binary_entropy(rho):
         p = Decimal(rho)
         terms = [-x * x.ln() if x else Decimal(0) for x in (p, 1 - p)]
     assert er.binary_entropy(rho) == pytest.approx(float(sum(terms)), rel=1e-12, abs=1e-300)
-    assert er.binary_entropy(rho) <= 2 * np.log(2) * np.sqrt(rho * (1 - rho)) + 1e-15
+    evidence.at_most(er.binary_entropy(rho), 2 * np.log(2) * np.sqrt(rho * (1 - rho)) + 1e-15)
     if 0 < rho < 1:  # the inequality of source C fails everywhere
         assert er.binary_entropy(rho) > (1 - rho) * rho
 
@@ -421,6 +486,80 @@ def test_plateau_of_small_steps_is_that_of_the_flow(target, rank):
     if np.isfinite(end):
         assert last * eta == pytest.approx(end, rel=1e-3, abs=2 * eta)
     assert math.isinf(last) == math.isinf(end)
+
+
+@pytest.mark.ledger("thm-effective-rank-plateau")
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", range(8))
+def test_nuclear_rank_rests_on_the_plateau_of_the_flow(seed, depth):
+    """Eigenvalues by a solver, in their logarithms; the ends of the interval by the module."""
+    rng = np.random.default_rng(seed)
+    lam = np.sort(rng.uniform(0.5, 5, 5))[::-1] * [1, 1, 1, 1, -0.3]
+    scale, delta = (1e-4, 1e-3, 1e-2, 0.05)[depth - 1] ** (1 / depth), rng.uniform(0.2, 0.3)
+    if depth == 1:  # every eigenvalue starts to move at once: only the last plateau is there
+        scale = 1e-4
+    for rank in range(1, 5):
+        start, end = er.plateau_interval(lam, depth, scale, rank, delta)
+        if not start < end:
+            continue
+        end = min(end, 3 * start)
+        times = np.linspace(start, end, 30)
+        values = np.array(
+            [
+                solve_ivp(
+                    lambda t, z, x=x: depth * np.exp(z * (1 - 2 / depth)) * (x - np.exp(z)),
+                    (0, end), [depth * np.log(scale)], "LSODA", times, rtol=1e-10, atol=1e-12,
+                ).y[0]
+                for x in lam[:4]
+            ]
+        )  # fmt: skip
+        spectrum = np.vstack([np.exp(values), np.zeros(30)])  # the negative one has gone
+        kept = lam[:rank].sum() / lam[0]
+        found = np.abs(effective_rank_of_spectrum(spectrum.T, "nuclear") - kept)
+        bound = delta * (5 + kept - 2) / (lam[0] - delta)
+        evidence.at_most(found, bound)
+
+
+@pytest.mark.ledger("thm-effective-rank-plateau")
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(10))
+def test_ratio_of_the_ends_of_a_plateau_in_the_limit(seed, depth):
+    """Increments of the two ends have the ratio sooner than the ends (Stolz and Cesaro)."""
+    rng = np.random.default_rng(seed)
+    lam = np.cumprod(np.append(5.0, rng.uniform(0.5, 0.85, 3)))
+    scales = np.array([1e-60, 1e-65]) ** (1 / (depth - 1))
+    for rank in (1, 2, 3):
+        ends = np.array([er.plateau_interval(lam, depth, a, rank, 0.1) for a in scales])
+        evidence.holds(ends[:, 0] < ends[:, 1])
+        growth = np.diff(ends, axis=0)[0]
+        evidence.agree(growth[1] / growth[0], lam[rank - 1] / lam[rank], rtol=1e-6)
+
+
+@pytest.mark.ledger("prop-effective-rank-descent")
+@pytest.mark.parametrize("depth", [2, 3, 5])
+@pytest.mark.parametrize("seed", range(30))
+def test_steps_to_a_level_lie_between_the_two_bounds(seed, depth):
+    rng = np.random.default_rng(seed)
+    top = rng.uniform(0.5, 5)
+    lam = top * rng.uniform(0.3, 1)
+    eta = 10 ** rng.uniform(-2, 0) / (depth * top ** (2 - 2 / depth))
+    d = (rng.uniform(0.02, 0.3) * lam) ** (1 / depth)
+    scale, level = d, lam * rng.uniform(0.5, 0.95) ** rng.integers(1, 3)
+    assert level > d**depth
+    time = er.rise_time(lam, depth, d**depth, level)
+    slow = math.ceil((1 + eta * (depth - 1) * lam ** (2 - 2 / depth)) * time / eta)
+    fast = (1 - eta * depth * lam ** (2 - 2 / depth)) * time / eta
+    if level <= (depth - 1) / (2 * depth - 1) * lam:
+        fast = time / eta
+    path = [scale**depth]
+    while path[-1] < level or len(path) <= slow:
+        d += eta * d ** (depth - 1) * (lam - d**depth)
+        path.append(d**depth)
+    path = np.array(path)
+    evidence.holds(np.diff(path) >= 0)
+    evidence.at_most(path, lam, slack=1e-12)
+    evidence.at_most(np.argmax(path >= level * (1 - 1e-12)), slow)
+    evidence.at_most(fast, np.argmax(path > level * (1 - 1e-12)), slack=1e-9)
 
 
 def test_escape_and_recovery_happen_at_the_predicted_steps():
