@@ -432,7 +432,10 @@ def minimizer(A, y, start, depth, signed=False):
     x = np.zeros(x0.size)
     possible = np.ones(x0.size, bool) if signed else _possible_support(A, y)
     if possible.any():
-        x[possible] = _newton(B[:, possible], y, x0[possible], depth)
+        with np.errstate(all="ignore"):
+            x[possible] = _newton(B[:, possible], y, x0[possible], depth)
+    if not np.isfinite(x).all():
+        _checks.fail("start", float(x0.min()), "larger: entries off the support underflow")
     residual = np.linalg.norm(B @ x - y)
     if residual > 1e-10 * np.linalg.norm(y):
         warnings.warn(

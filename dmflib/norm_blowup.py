@@ -541,7 +541,9 @@ class _System:
     def jacobian(self, t, y):
         """Derivatives of the velocity by differences, with steps that fit each coordinate."""
         size = abs(y[2]) + abs(y[3]) + math.exp(min(y[0] / 2, 300.0))
-        steps = 1e-7 * np.array([1.0, 1.0 / (1.0 + size), size, min(size, 1.0)])
+        # Late in a run the logarithm is so large that a fixed step would be lost in its rounding.
+        late = max(1.0, 1e-6 * abs(y[0]))
+        steps = 1e-7 * np.array([late, 1.0 / (1.0 + size), size, min(size, 1.0)])
         here, columns = self.velocity(t, y), []
         for i, step in enumerate(steps):
             moved = y.copy()

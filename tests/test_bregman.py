@@ -354,3 +354,20 @@ BAD = [
 def test_bad_input_is_named(function, arguments, name):
     with pytest.raises(ValueError, match=rf"^{name}[ =].*must be"):
         function(*arguments)
+
+
+def test_a_start_that_underflows_is_refused_or_served():
+    rng = np.random.default_rng(1)
+    A = rng.standard_normal((4, 9))
+    y = A @ np.maximum(rng.standard_normal(9), 0)
+    refusals = []
+    for exponent in (100, 200, 300):
+        for depth in (2, 5):
+            try:
+                x = bg.minimizer(A, y, 10.0**-exponent, depth)
+            except ValueError as error:
+                refusals.append(str(error))
+            else:
+                assert np.linalg.norm(A @ x - y) <= 1e-10 * np.linalg.norm(y)
+    assert refusals
+    assert all("start=1e-" in text for text in refusals)
