@@ -433,7 +433,10 @@ def minimizer(A, y, start, depth, signed=False):
     possible = np.ones(x0.size, bool) if signed else _possible_support(A, y)
     if possible.any():
         with np.errstate(all="ignore"):
-            x[possible] = _newton(B[:, possible], y, x0[possible], depth)
+            try:
+                x[possible] = _newton(B[:, possible], y, x0[possible], depth)
+            except np.linalg.LinAlgError:
+                x[possible] = np.nan
     if not np.isfinite(x).all():
         _checks.fail("start", float(x0.min()), "larger: entries off the support underflow")
     residual = np.linalg.norm(B @ x - y)
