@@ -70,7 +70,6 @@ def test_products_of_singular_vectors_are_eigenvectors(seed, depth, shape, rank,
     def power(side, exponent):
         return bases[side] * (sigma[: shape[side]] ** 2) ** exponent @ bases[side].T
 
-    W = bases[0][:, : min(shape)] * sigma[: min(shape)] @ bases[1][:, : min(shape)].T
     values = rg.eigenvalues(sigma, depth)
     x, y = sigma[:, None], sigma
     with np.errstate(invalid="ignore"):
