@@ -3,6 +3,7 @@
 import warnings
 from decimal import Decimal, localcontext
 
+import evidence
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -38,6 +39,7 @@ def test_gradients_are_derivatives_and_inverses(seed, depth):
     assert_allclose(bg.inverse_gradient(bg.gradient(x, depth), depth), x, rtol=1e-12)
 
 
+@pytest.mark.ledger("prop-sparse-recovery-mirror")
 @QUICK
 @given(seeds, depths)
 def test_the_potential_gives_the_velocity_of_identical_factors(seed, depth):
@@ -47,7 +49,7 @@ def test_the_potential_gives_the_velocity_of_identical_factors(seed, depth):
     w, h = x ** (1 / depth), 1e-6
     moved = (w - h * w ** (depth - 1) * g) ** depth, (w + h * w ** (depth - 1) * g) ** depth
     change = (bg.gradient(moved[0], depth) - bg.gradient(moved[1], depth)) / (2 * h)
-    assert_allclose(change, -g, rtol=1e-6, atol=1e-8)
+    evidence.agree(change, -g, rtol=1e-6, atol=1e-8)
 
 
 @QUICK
@@ -117,17 +119,19 @@ def test_depth_two_is_half_of_kullback_and_leibler(seed):
     assert_allclose(bg.divergence(z, x, 2), kl_div(z, x).sum() / 2, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.ledger("prop-sparse-recovery-mirror")
 @QUICK
 @given(seeds, depths)
 def test_the_dual_potential_is_half_the_squared_norm_of_the_factors(seed, depth):
     x = np.random.default_rng(seed).exponential(size=6) + 1e-3
     legendre = bg.gradient(x, depth) @ x - bg.potential(x, depth)
-    assert_allclose(legendre, (x ** (2 / depth)).sum() / 2, rtol=1e-9)
+    evidence.agree(legendre, (x ** (2 / depth)).sum() / 2, rtol=1e-9)
 
 
 # --- the hyperbolic entropy ---------------------------------------------------------------------
 
 
+@pytest.mark.ledger("prop-sparse-recovery-entropy")
 @QUICK
 @given(seeds, st.floats(0.05, 5))
 def test_depth_two_has_the_closed_form(seed, scale):
@@ -135,10 +139,10 @@ def test_depth_two_has_the_closed_form(seed, scale):
     z = x / scale**2
     q = 2 - np.sqrt(4 + z**2) + z * np.arcsinh(z / 2)
     expected = scale**2 * q.sum() / 2
-    assert_allclose(bg.hyperbolic_entropy(x, scale), expected, rtol=1e-8, atol=1e-12)
+    evidence.agree(bg.hyperbolic_entropy(x, scale), expected, rtol=1e-8, atol=1e-12)
     assert_allclose(bg.hyperbolic_gradient(x, scale), np.arcsinh(z / 2) / 2, rtol=1e-12)
     dual = bg.hyperbolic_gradient(x, scale)
-    assert_allclose(2 * scale**2 * np.sinh(2 * dual), x, rtol=1e-10)
+    evidence.agree(2 * scale**2 * np.sinh(2 * dual), x, rtol=1e-10)
 
 
 @QUICK
@@ -159,6 +163,7 @@ def test_its_gradient_is_its_derivative_and_has_an_inverse(seed, depth, scale):
     assert (np.abs(back - x) <= 1e-13 * steep * (np.abs(x) + scale**depth)).all()
 
 
+@pytest.mark.ledger("prop-sparse-recovery-entropy")
 @pytest.mark.parametrize("depth", [3, 4, 6])
 def test_deep_entropy_inverts_the_function_of_the_source(depth):
     z = np.linspace(-0.99, 0.99, 41)
@@ -166,12 +171,14 @@ def test_deep_entropy_inverts_the_function_of_the_source(depth):
     h = (1 - z) ** -k - (1 + z) ** -k
     for scale in (0.01, 1.0, 7.0):
         dual = z * scale ** (2 - depth) / (depth - 2)
-        assert_allclose(bg.hyperbolic_gradient(scale**depth * h, scale, depth), dual, atol=1e-12)
+        found = bg.hyperbolic_gradient(scale**depth * h, scale, depth)
+        evidence.agree(found, dual, rtol=1e-7, atol=1e-12)
         assert_allclose(
             bg.hyperbolic_inverse_gradient(dual, scale, depth) / scale**depth, h, rtol=1e-10
         )
 
 
+@pytest.mark.ledger("prop-sparse-recovery-entropy")
 @QUICK
 @given(seeds, depths, st.floats(0.1, 2))
 def test_it_is_the_least_divergence_of_the_two_parts(seed, depth, scale):
@@ -187,7 +194,7 @@ def test_it_is_the_least_divergence_of_the_two_parts(seed, depth, scale):
 
     best = minimize_scalar(split, bounds=(-40, np.log(start) + 1), method="bounded",
                            options={"xatol": 1e-9})  # fmt: skip
-    assert_allclose(bg.hyperbolic_entropy([x], scale, depth), best.fun, rtol=1e-6, atol=1e-9)
+    evidence.agree(bg.hyperbolic_entropy([x], scale, depth), best.fun, rtol=1e-6, atol=1e-9)
 
 
 @QUICK
