@@ -4,6 +4,7 @@ import math
 import warnings
 from fractions import Fraction
 
+import evidence
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -74,6 +75,7 @@ def raw_flow(A, y, depth, init, radial_rate, direction_rate, t, length=1.0):
 # --- the invariant and the limit ----------------------------------------------------------------
 
 
+@pytest.mark.ledger("lem-weight-normalization-conserved")
 @pytest.mark.parametrize("seed", [0, 1, 4, 5, 6, 7, 8, 10])
 def test_the_path_is_that_of_the_raw_coordinates(seed):
     A, y, depth, init, kappa = problem(seed)
@@ -81,8 +83,10 @@ def test_the_path_is_that_of_the_raw_coordinates(seed):
     for t, w in zip(run.times, run.weights, strict=True):
         if t <= 1.0:
             raw, size = raw_flow(A, y, depth, init, kappa, 1.3, t)
-            np.testing.assert_allclose(w, raw, rtol=0, atol=2e-9)
-            assert size == pytest.approx(1, abs=1e-10)  # the norm of v is conserved
+            evidence.agree(w, raw, atol=2e-9)
+            evidence.agree(size, 1.0, atol=1e-10)  # the norm of v is conserved
+            # and psi w moves along the range of A^T, or its image under powers does
+            evidence.at_most(wn.invariant_defect(A, init, raw, depth, kappa / 1.3), 1e-7)
 
 
 def test_only_the_rate_over_the_squared_norm_of_v_counts():
@@ -93,6 +97,7 @@ def test_only_the_rate_over_the_squared_norm_of_v_counts():
     np.testing.assert_allclose(run.weights[0], raw, atol=1e-9)
 
 
+@pytest.mark.ledger("thm-weight-normalization-limit", "thm-weight-normalization-convergence")
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("seed", range(24))
 def test_the_limit_is_that_of_the_plain_flow_from_a_smaller_start(seed, signed):
@@ -111,7 +116,7 @@ def test_the_limit_is_that_of_the_plain_flow_from_a_smaller_start(seed, signed):
     found = wn.limit(A, y, depth, init, kappa, signed=signed)
     assert found.log_magnification == pytest.approx(log, abs=1e-7)
     for other in (plain.limit, dual, found.x):
-        np.testing.assert_allclose(run.limit, other, rtol=0, atol=1e-8)
+        evidence.agree(run.limit, other, atol=1e-8)
     assert np.abs(A @ found.x - y).max() < 1e-10
 
 
@@ -209,6 +214,7 @@ def test_separate_normalisation_of_the_two_signs_has_another_limit():
 # --- the potential ------------------------------------------------------------------------------
 
 
+@pytest.mark.ledger("thm-weight-normalization-potential")
 @given(st.integers(2, 6), st.integers(0, 10**6), st.floats(0.05, 20))
 def test_gradient_of_the_potential(depth, seed, kappa):
     rng = np.random.default_rng(seed)
@@ -220,7 +226,7 @@ def test_gradient_of_the_potential(depth, seed, kappa):
     values = {k: wn.potential(x + k * h, depth, kappa) for k in (-2, -1, 1, 2)}
     measured = (values[-2] - 8 * values[-1] + 8 * values[1] - values[2]) / (12e-3 * x)
     scale = np.abs(expected).max() + abs(wn.potential(x, depth, kappa)) / x.min()
-    np.testing.assert_allclose(measured, expected, rtol=0, atol=1e-8 * scale)
+    evidence.agree(measured / scale, expected / scale, atol=1e-8)
 
 
 @given(st.integers(2, 6), st.integers(0, 10**6), st.floats(0.05, 20))
@@ -231,6 +237,7 @@ def test_the_potential_is_convex(depth, seed, kappa):
     assert values[1] <= (values[0] + values[2]) / 2 + 1e-13 * np.abs(values).max()
 
 
+@pytest.mark.ledger("thm-weight-normalization-potential")
 @pytest.mark.parametrize("seed", range(10))
 def test_the_limit_has_the_least_divergence_of_all_solutions(seed):
     A, y, depth, init, kappa = problem(seed)
@@ -249,7 +256,22 @@ def test_the_limit_has_the_least_divergence_of_all_solutions(seed):
         way = kernel.T @ rng.standard_normal(len(kernel))
         far = (end / np.maximum(-way, 1e-300)).min()  # the boundary
         z = np.maximum(end + min(far, 1.0) * rng.random() * way, 0)
-        assert divergence(z) >= least - 1e-11 * (1 + abs(least))
+        evidence.holds(divergence(z) >= least - 1e-11 * (1 + abs(least)))
+
+
+@pytest.mark.ledger("thm-weight-normalization-potential")
+@pytest.mark.parametrize("seed", range(10))
+def test_one_magnification_solves_its_equation(seed):
+    A, y, depth, init, kappa = problem(seed)
+    if not well_posed(A, y):
+        pytest.skip("no solution is positive")
+    r0, found = np.linalg.norm(init), wn.limit(A, y, depth, init, kappa).log_magnification
+    shifts = found + np.linspace(-1.5, 1.5, 31) + 0.01
+    gaps = []
+    for s in shifts:
+        x = wn.limit(A, y, depth, init * math.exp(-s), None).x
+        gaps.append(s - wn.log_magnification(r0, np.sqrt((x ** (2 / depth)).sum()), kappa))
+    evidence.holds(np.sign(gaps) == np.sign(shifts - found))
 
 
 def test_potential_against_quadrature():
@@ -264,6 +286,7 @@ def test_potential_against_quadrature():
 # --- the bound ----------------------------------------------------------------------------------
 
 
+@pytest.mark.ledger("thm-weight-normalization-bound")
 @pytest.mark.parametrize("signed", [False, True])
 def test_no_limit_exceeds_the_bound(signed):
     tried = 0
@@ -279,10 +302,11 @@ def test_no_limit_exceeds_the_bound(signed):
         end = wn.limit(A, y, depth, radius / math.sqrt(n), kappa, signed=signed)
         bound = wn.l1_excess_bound(least, n, depth, radius, end.log_magnification)
         tried += bound < 1
-        assert np.abs(end.x).sum() / least - 1 <= bound + 1e-9
+        if bound < math.inf:
+            evidence.at_most(np.abs(end.x).sum() / least - 1, bound + 1e-9)
         if least ** (2 / depth) >= kappa:
             known = wn.log_magnification_bound(least, depth, radius, kappa)
-            assert known <= end.log_magnification + 1e-9
+            evidence.holds(known <= end.log_magnification + 1e-9)
     assert tried > 50
 
 
@@ -391,15 +415,31 @@ def test_a_flow_may_end_at_zero():
         assert slow.converged
 
 
+@pytest.mark.ledger("prop-weight-normalization-collapse")
+@pytest.mark.parametrize("seed", range(30))
+def test_the_collapse_of_two_weights_is_decided_by_the_start(seed):
+    rng = np.random.default_rng(seed)
+    first, second = np.sort(rng.uniform(0.05, 0.8, 2))
+    squared = first**2 + second**2
+    critical = squared / math.log(squared / (2 * first * second))
+    share = rng.choice([rng.uniform(0.2, 0.9), rng.uniform(1.1, 5)])
+    run = wn.flow(np.array([[1.0, -1.0]]), [1.0], 2, [first, second], share * critical)
+    evidence.holds((run.stopped_by == "collapse") == (share > 1))
+    evidence.holds(run.converged == (share < 1))
+
+
+@pytest.mark.ledger("thm-weight-normalization-convergence")
 def test_a_loss_below_that_of_zero_does_not_collapse():
     for seed in range(25):
         A, y, depth, init, kappa = problem(seed)
         shrunk = 0.2 * init
         if np.linalg.norm(A @ shrunk**depth - y) < np.linalg.norm(y):
             run = wn.flow(A, y, depth, shrunk, 20 * kappa, t_final=1e3)
-            assert run.stopped_by != "collapse"
+            evidence.holds(run.stopped_by != "collapse")
+            evidence.holds(run.weights > 0)
 
 
+@pytest.mark.ledger("prop-weight-normalization-sleep")
 @pytest.mark.parametrize(("seed", "depth", "share", "kappa"), [(0, 3, 0.5, 0.2), (2, 4, 0.7, 0.2)])
 def test_a_sleeping_weight_takes_its_time(seed, depth, share, kappa):
     """The change of (psi w_i)^(2-N) is the integral of N (N-2) r^2 psi^(2-N) g_i."""
@@ -418,7 +458,7 @@ def test_a_sleeping_weight_takes_its_time(seed, depth, share, kappa):
         clock = run.radii**2 * psi ** (2.0 - depth)
         fastest = depth * (depth - 2) * (clock * np.abs(pull))[low:].max()
         waited = run.times[-1] - run.times[low]
-        assert waited >= 0.999 * (dual[low] - dual[-1]) / fastest
+        evidence.at_most(0.999 * (dual[low] - dual[-1]) / fastest, waited)
         # and it is the weight's own depth of sleep that costs the time
         assert waited > run.weights[low, i] ** (2 - depth) / (100 * depth)
         sleepers += 1
@@ -452,15 +492,21 @@ def test_descent_tends_to_the_flow_with_the_first_order():
         assert ((ratios > 1.8) & (ratios < 2.2)).all()
 
 
-def test_steps_lengthen_the_direction_as_pythagoras_says():
-    A, y, depth, init, kappa = problem(1)
-    run = wn.descent(A, y, depth, init, kappa, 0.01, 200)
-    assert (np.diff(run.direction_norms) >= 0).all()
+@pytest.mark.ledger("prop-weight-normalization-growth")
+@pytest.mark.parametrize("seed", range(12))
+def test_steps_lengthen_the_direction_as_pythagoras_says(seed):
+    A, y, depth, init, kappa = problem(seed)
+    run = wn.descent(A, y, depth, init, kappa, 0.002, 200)
+    evidence.at_most(run.direction_norms[:-1], run.direction_norms[1:], slack=1e-14)
     directions = run.weights / run.radii[:, None]
-    cosines = np.einsum("ij,ij->i", directions[1:], directions[:-1])
+    # where the length changes its sign, w turns over and v does not
+    cosines = np.abs(np.einsum("ij,ij->i", directions[1:], directions[:-1]))
     ratios = run.direction_norms[:-1] / run.direction_norms[1:]
-    np.testing.assert_allclose(ratios, cosines, atol=1e-12)
-    again = wn.descent(A, y, depth, init, kappa, 0.01, 200, renormalize=True)
+    evidence.agree(ratios, cosines, atol=1e-12)
+    tangents = 1 / cosines**2 - 1
+    growth = (run.direction_norms[1:] / run.direction_norms[0]) ** 2
+    evidence.agree(growth, np.cumprod(1 + tangents), rtol=1e-9)
+    again = wn.descent(A, y, depth, init, kappa, 0.002, 200, renormalize=True)
     np.testing.assert_array_equal(again.direction_norms, 1)
 
 
