@@ -104,7 +104,9 @@ class Ledger:
             }
             EVIDENCE.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
             return
-        stored = json.loads(EVIDENCE.read_text(encoding="utf-8"))
+        if not EVIDENCE.exists():
+            self._messages.append("it does not exist")
+        stored = json.loads(EVIDENCE.read_text(encoding="utf-8")) if EVIDENCE.exists() else {}
         for label, tests in self.found.items():
             for test, new in tests.items():
                 old = stored.get(label, {}).get(test)

@@ -18,7 +18,8 @@ def at_most(values, bounds, slack=0.0):
     at most zero, and infinite bounds count as instances without a margin.
     """
     values, bounds = np.broadcast_arrays(np.asarray(values, float), np.asarray(bounds, float))
-    good = values <= bounds + slack * np.abs(bounds)
+    size = np.where(np.isfinite(bounds), np.abs(bounds), 0.0)
+    good = values <= bounds + slack * size
     if not good.all():
         where = np.unravel_index(np.argmin(good), good.shape)
         raise AssertionError(f"{values[where]!r} exceeds the bound {bounds[where]!r} at {where}")
@@ -32,9 +33,7 @@ def agree(measured, expected, rtol=0.0, atol=0.0):
 
     The margin is the share used. Infinite numbers agree with themselves; NaN never agrees.
     """
-    measured, expected = np.broadcast_arrays(
-        np.asarray(measured, dtype=np.result_type(measured, float)), np.asarray(expected)
-    )
+    measured, expected = np.broadcast_arrays(np.asarray(measured), np.asarray(expected))
     same = measured == expected
     with np.errstate(invalid="ignore"):
         error = np.where(same, 0.0, np.abs(measured - expected))

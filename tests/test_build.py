@@ -40,7 +40,13 @@ def book(tmp_path_factory):
     book = tmp_path_factory.mktemp("book")
     for name in ("tools", "_static", "_templates", "dmflib"):
         shutil.copytree(ROOT / name, book / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("CITATION.cff", "_config.yml", "requirements.txt", "references.bib", "bibliography.md"):
+    for name in (
+        "CITATION.cff",
+        "_config.yml",
+        "requirements.txt",
+        "references.bib",
+        "bibliography.md",
+    ):
         shutil.copy(ROOT / name, book / name)
     (book / "_toc.yml").write_text(TOC)
     (book / "index.md").write_text("# Book\n\nFirst edition.\n")

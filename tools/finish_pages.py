@@ -10,6 +10,7 @@ the page shows elsewhere; and, once `_config.yml` says where the book is publish
 import base64
 import hashlib
 import html
+import posixpath
 import re
 from datetime import date
 from pathlib import Path
@@ -103,6 +104,96 @@ def with_policy(text):
     policy = POLICY.format(hashes=" ".join(dict.fromkeys(hashes)))
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}" />'
     return text.replace('<meta charset="utf-8" />', f'<meta charset="utf-8" />\n    {meta}', 1)
+
+
+STYLE = re.compile(r'\s*<link\b[^>]*\brel="stylesheet"[^>]*>')
+HREF = re.compile(r'\bhref="([^"?]*)')
+ICON = re.compile(r'\.(fa-[a-z0-9-]+):before\{content:"[^"]*"\}')
+PLACE = re.compile(r"url\((?!['\"]?(?:data:|#))['\"]?([^'\")]+)['\"]?\)")
+SCRIPT = re.compile(
+    r"\s*<script\b(?![^>]*\bdata-cfasync)(?![^>]*application/json).*?</script>", re.DOTALL
+)
+IMPORT = re.compile(r"""@import\s*["']([^"']+)["'];?""")
+SOLID = re.compile(
+    r"url\([^)]*fa-solid-900\.woff2\)\s*format\([^)]*\),\s*url\([^)]*fa-solid-900\.ttf\)"
+    r"\s*format\([^)]*\)"
+)
+# Read by scripts that stand in the page, so it cannot wait.
+LATER = re.compile(r'<script(?: defer(?:="defer")?)? src="(?![^"]*documentation_options)')
+FOR_SEARCH = re.compile(r'src="[^"]*(?:searchtools|language_data|searchindex)\.js')
+PRELOAD = re.compile(r'\s*<link rel="preload" as="script"[^>]*>')
+
+
+def style(pages, sheet, icons):
+    """One style sheet, with those that it imports, and with addresses as seen from `_static`."""
+    text = (pages / sheet).read_text(encoding="utf-8")
+    text = re.sub(r'^\ufeff?@charset "[^"]*";', "", text)
+    text = ICON.sub(lambda m: m[0] if m[1] in icons else "", text)
+    folder = posixpath.dirname(sheet)
+
+    def path(place):
+        return posixpath.normpath(posixpath.join(folder, place))
+
+    text = PLACE.sub(lambda m: f"url({posixpath.relpath(path(m[1]), '_static')})", text)
+    return IMPORT.sub(lambda m: style(pages, path(m[1]), icons), text)
+
+
+def bundle(pages, sheets, icons):
+    """Join style sheets into one, without the icons that no page shows; return its name.
+
+    A page asks for one file instead of a dozen, and each request costs a round trip before
+    anything can be read. The font of the icons shrinks with them.
+    """
+    text = '@charset "UTF-8";\n' + "\n".join(style(pages, sheet, icons) for sheet in sheets)
+    font = pages / "_static" / "vendor" / "fontawesome" / "webfonts" / "fa-solid-900.ttf"
+    if font.exists():
+        shrink_font(font, {int(code, 16) for code in re.findall(r"\\(f[0-9a-f]{3})\b", text)})
+    text = SOLID.sub('url(vendor/fontawesome/webfonts/fa-solid-900.woff) format("woff")', text)
+    name = f"_static/all-{hashlib.sha256(text.encode()).hexdigest()[:12]}.css"
+    (pages / name).write_text(text, encoding="utf-8")
+    return name
+
+
+def shrink_font(path, codes):
+    """Write the signs with these codes of a font beside it, packed."""
+    from fontTools import subset
+
+    target = path.with_suffix(".woff")
+    if not target.exists():
+        options = subset.Options(flavor="woff", notdef_outline=True)
+        font = subset.load_font(str(path), options)
+        subsetter = subset.Subsetter(options)
+        subsetter.populate(unicodes=codes)
+        subsetter.subset(font)
+        subset.save_font(font, str(target), options)
+
+
+def icons_in_use(pages):
+    """Names of the icons that pages or their scripts show."""
+    found = set()
+    for path in [*pages.rglob("*.html"), *(pages / "_static").rglob("*.js")]:
+        found |= set(re.findall(r"\bfa-[a-z0-9-]+", path.read_text(encoding="utf-8")))
+    return found
+
+
+def sooner(text, page, pages, icons):
+    """Let the text appear before anything but the style sheet has arrived."""
+    folder = posixpath.dirname(page)
+    links = STYLE.findall(text)
+    if not links or "</body>" not in text:
+        return text
+    sheets = [posixpath.normpath(posixpath.join(folder, HREF.search(k)[1])) for k in links]
+    name = posixpath.relpath(bundle(pages, sheets, icons), folder or ".")
+    link = f'\n    <link rel="stylesheet" href="{name}" />'
+    text = STYLE.sub("", text).replace("</head>", f"{link}\n  </head>", 1)
+    text = text.replace("<img ", '<img loading="lazy" ')
+    if page == "search.html":
+        return text
+    head, end, body = PRELOAD.sub("", text).partition("</head>")
+    scripts = [script for script in SCRIPT.findall(head) if not FOR_SEARCH.search(script)]
+    scripts.sort(key=lambda script: "MathJax" not in script and "mathjax" not in script)
+    later = "".join(LATER.sub(r'<script defer src="', script) for script in scripts)
+    return SCRIPT.sub("", head) + end + body.replace("</body>", f"{later}\n</body>", 1)
 
 
 def title(text):
@@ -228,11 +319,14 @@ def finish(pages):
     """Finish all pages in a folder, in place."""
     url, written = base_url(), []
     cards = pages / "_static" / "cards"
+    (pages / "_static" / "scripts" / "fontawesome.js").unlink(missing_ok=True)
+    icons = icons_in_use(pages)
     for path in sorted(pages.rglob("*.html")):
         page = path.relative_to(pages).as_posix()
         if page.startswith(("_static/", "_sources/")):
             continue
         text = ICONS.sub("", mend_accessibility(path.read_text(encoding="utf-8")))
+        text = sooner(text, page, pages, icons)
         text = with_launchers(text, page)
         text = with_cards(text, page, url)
         text = with_edition(text, page, url)
@@ -243,7 +337,6 @@ def finish(pages):
             draw_card(
                 cards / f"{path.stem}.png", re.sub(r"^\d+\. ", "", html.unescape(title(text)))
             )
-    (pages / "_static" / "scripts" / "fontawesome.js").unlink(missing_ok=True)
     (pages / "404.html").write_text(not_found(url), encoding="utf-8")
     if url:
         (pages / "sitemap.xml").write_text(sitemap(written, url), encoding="utf-8")
