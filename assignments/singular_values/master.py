@@ -299,22 +299,24 @@ Two square factors follow gradient flow at equal rates and are out of balance, $
     def speeds_after(W, gradient):
         """Right derivatives of the sorted singular values."""
         ### BEGIN SOLUTION
+        kappa = drawn.offset
         U, sigma, Vt = np.linalg.svd(W)
         K = U.T @ gradient @ Vt.T
-        speeds = -np.sqrt(4 * sigma**2 + drawn.offset**2) * np.diag(K)
+        speeds = -np.sqrt(4 * sigma**2 + kappa**2) * np.diag(K)
         rank = np.count_nonzero(sigma > 1e-8)
         # between the two null spaces W moves by -|offset| K, and leaves zero with its values
         block = K[rank:, rank:]
-        speeds[rank:] = abs(drawn.offset) * np.linalg.svd(block, compute_uv=False)
+        speeds[rank:] = abs(kappa) * np.linalg.svd(block, compute_uv=False)
         return speeds
         ### END SOLUTION
 
     @staticmethod
     @wrong("applies the law of simple values to all, signs included", keeps=("alone",))
     def diagonal(W, gradient):
+        kappa = drawn.offset
         U, sigma, Vt = np.linalg.svd(W)
         drives = np.einsum("ir,ij,rj->r", U, gradient, Vt)
-        return -np.sqrt(4 * sigma**2 + drawn.offset**2) * drives
+        return -np.sqrt(4 * sigma**2 + kappa**2) * drives
 
     @staticmethod
     @wrong(
@@ -322,21 +324,21 @@ Two square factors follow gradient flow at equal rates and are out of balance, $
         keeps=("alone",),
     )
     def symmetric(W, gradient):
+        kappa = drawn.offset
         U, sigma, Vt = np.linalg.svd(W)
         K = U.T @ gradient @ Vt.T
-        speeds = -np.sqrt(4 * sigma**2 + drawn.offset**2) * np.diag(K)
+        speeds = -np.sqrt(4 * sigma**2 + kappa**2) * np.diag(K)
         rank = np.count_nonzero(sigma > 1e-8)
         block = K[rank:, rank:]
-        speeds[rank:] = -abs(drawn.offset) * np.linalg.eigvalsh((block + block.T) / 2)
+        speeds[rank:] = -abs(kappa) * np.linalg.eigvalsh((block + block.T) / 2)
         return speeds
 
     @staticmethod
     @wrong("believes that zero values stay zero, as they do in balance", keeps=("alone",))
     def at_rest(W, gradient):
+        kappa = drawn.offset
         U, sigma, Vt = np.linalg.svd(W)
-        speeds = -np.sqrt(4 * sigma**2 + drawn.offset**2) * np.einsum(
-            "ir,ij,rj->r", U, gradient, Vt
-        )
+        speeds = -np.sqrt(4 * sigma**2 + kappa**2) * np.einsum("ir,ij,rj->r", U, gradient, Vt)
         return np.where(sigma > 1e-8, speeds, 0)
 
 
