@@ -232,16 +232,19 @@ class Report:
 
     def __str__(self):
         lines = [f"{self.name}: {self.points:g} of {self.max_points:g} points"]
+        before = None
         for outcome in self.outcomes:
             mark = f"[{outcome.points:g}/{outcome.max_points:g}]"
             if not outcome.message:
                 lines.append(f"{mark} {outcome.text}: holds on {self.instances} instances")
                 continue
             lines.append(f"{mark} {outcome.text}: FAILS")
-            lines += ["      " + line for line in outcome.message.splitlines()]
+            reason = ["      " + line for line in outcome.message.splitlines()]
             for name, value in (outcome.instance or {}).items():
                 first, *rest = shown(value).splitlines() or [""]
-                lines += [f"      at {name} = {first}", *("         " + line for line in rest)]
+                reason += [f"      at {name} = {first}", *("         " + line for line in rest)]
+            lines += ["      for the same reason"] if reason == before else reason
+            before = reason
         return "\n".join(lines)
 
 

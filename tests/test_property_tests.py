@@ -60,6 +60,15 @@ def test_each_property_earns_its_own_points_and_a_failure_shows_its_instance():
     assert f"at x = {property_tests.shown(size.instance['x'])}" in str(report)
 
 
+def test_a_reason_is_given_once_and_another_one_in_full():
+    same = Outcome("is", 0.0, 1.0, "no", {"a": 1})
+    other = Outcome("was", 0.0, 1.0, "no", {"a": 2})
+    report = Report("f", (same, same, Outcome("holds", 1.0, 1.0), same, other), 1)
+    assert str(report).count("      no\n      at a = 1") == 1
+    assert str(report).count("      for the same reason") == 2
+    assert str(report).endswith("[0/1] was: FAILS\n      no\n      at a = 2")
+
+
 def test_numbers_are_set_by_name_and_unknown_ones_refused():
     assert Double(factor=4).run(lambda x: 4 * x, 0).points == 3.5
     for wrong in ({"size": 3}, {"other": 1}, {"_try": 1}, {"run": 1}):
