@@ -396,7 +396,7 @@ class LagStart(Variant):
 LIMITS = {
     "Decay": (
         r"""
-Take the loss of problem 1, for a general depth $N\ge2$ and decay $\mu>0$. (a) Prove that the factors stay equal and diagonal in the eigenvectors of $\hat W$, and derive the equation of one entry $d$. (b) Show that at $N=2$ the limit of an eigenvalue is $(\lambda-\mu)_+$ from every start. (c) Let $N\ge3$. Show that zero attracts for every $\lambda$,
+Take the loss of problem 2 below, for a general depth $N\ge2$ and decay $\mu>0$. (a) Prove that the factors stay equal and diagonal in the eigenvectors of $\hat W$, and derive the equation of one entry $d$. (b) Show that at $N=2$ the limit of an eigenvalue is $(\lambda-\mu)_+$ from every start. (c) Let $N\ge3$. Show that zero attracts for every $\lambda$,
 and compute the smallest $\lambda$ for which an eigenvalue can be found at all. What does this mean for a very small start?
 """,
         r"""
@@ -407,7 +407,7 @@ root, about $(\mu/\lambda)^{1/(N-2)}$.
     ),
     "Tilt": (
         r"""
-Take the loss of problem 1, for a general depth $N\ge2$ and any factor $\tau>0$ of the trace. (a) Prove that the factors stay equal and diagonal in the eigenvectors of $\hat W$, and derive the equation of one entry $d$. (b) Show that zero attracts for every $\lambda$, and compute the smallest $\lambda$ for which an eigenvalue can be found at all. What does this mean for a very small start?
+Take the loss of problem 2 below, for a general depth $N\ge2$ and any factor $\tau>0$ of the trace. (a) Prove that the factors stay equal and diagonal in the eigenvectors of $\hat W$, and derive the equation of one entry $d$. (b) Show that zero attracts for every $\lambda$, and compute the smallest $\lambda$ for which an eigenvalue can be found at all. What does this mean for a very small start?
 (c) Why is an eigenvalue of the product never negative, although the loss of a negative one may be smaller?
 """,
         r"""
@@ -420,7 +420,7 @@ $p=\sqrt{\lambda/3}$, where it is $\frac43\lambda\sqrt{\lambda/3}$; this exceeds
 SPEEDS = {
     "LagPowers": (
         r"""
-(a) Read the slopes of the three lines in your figure and derive them. (b) Compare with the squared loss: by which power of the scale does the second place empty at depth 2 here, by which there, and why does a high power of the loss separate values better? (c) The same power has a price. What is it, at the end of the way? Use problem 2 or its proof.
+(a) Read the slopes of the three lines in your figure and derive them. (b) Compare with the squared loss: by which power of the scale does the second place empty at depth 2 here, by which there, and why does a high power of the loss separate values better? (c) The same power has a price. What is it, at the end of the way? Use problem 3.
 """,
         r"""
 (a) At depth 2 $\sigma_2\propto\alpha^{2(1-r)}$ with $r=(\lambda_2/\lambda_1)^{q-1}$, here $q=@power$ and the targets $@targets$; at depths 3 and 4 $\alpha^3$ and $\alpha^4$. While both are small, $\dot\sigma=N\sigma^{2-2/N}\lambda^{q-1}$. (b) With the square, $r=\lambda_2/\lambda_1$, which is larger. The drive at the start is $\lambda^{q-1}$: a high power
@@ -429,11 +429,13 @@ exaggerates differences of eigenvalues. (c) Near the limit the drive is $(\lambd
     ),
     "LagStart": (
         r"""
-(a) Read the slopes of the three lines in your figure and derive them. (b) At depth 2 the lean of the start moves the line and does not turn it; say by which factor. At depth 3 it moves the line as well. Which of the two depths profits more from a lean, and why? (c) For a negative lean the second value starts above the first. When does it also arrive first, as $\alpha\to0$, at depth 2 and at depth $N\ge3$?
+(a) Read the slopes of the three lines in your figure and derive them. (b) By which factor does the lean $c$ of the start move the line at depth 2, and by which at depth 3, compared with $c=0$? Expand both for small $c$: why is there no term of first order, and does any lean make the second place emptier? Ask what the flow itself does to a start $\alpha I$ in a short time.
+(c) For a negative lean the second value starts above the first. When does it also arrive first, as $\alpha\to0$, at depth 2 and at depth $N\ge3$?
 """,
         r"""
-(a) At depth 2 $\sigma_2\propto\alpha^{2(1-\rho)}$, $\rho=\lambda_2/\lambda_1$ with the targets $@targets$; at depths 3 and 4 $\alpha^3$ and $\alpha^4$. (b) With $c=@tilt$ and $e_i=1+c\lambda_i$ the factor is $e_2^2e_1^{-2\rho}$ at depth 2 and $\bigl((e_2^{-1}-\rho e_1^{-1})/(1-\rho)\bigr)^{-3}$ at depth 3. The deeper one profits more: the wait is inversely
-proportional to the start and not to its logarithm. (c) The waits are $\frac1{2\lambda_i}\ln\frac{\lambda_i}{\alpha^2e_i^2}$ at depth 2: the larger target wins for small $\alpha$, whatever the lean. At depth $N\ge3$ they are proportional to $e_i^{2-N}/\lambda_i$: the second wins if $(e_2/e_1)^{N-2}>\lambda_1/\lambda_2$.
+(a) At depth 2 $\sigma_2\propto\alpha^{2(1-\rho)}$, $\rho=\lambda_2/\lambda_1$ with the targets $@targets$; at depths 3 and 4 $\alpha^3$ and $\alpha^4$. (b) With $e_i=1+c\lambda_i$, here $c=@tilt$, the factors are $e_2^2e_1^{-2\rho}=1+c^2\lambda_2(\lambda_1-\lambda_2)+\dots$ and $\bigl((e_2^{-1}-\rho e_1^{-1})/(1-\rho)\bigr)^{-3}=1+3c^2\lambda_1\lambda_2+\dots$: a small lean of
+either sign fills the second place a little. In a short time the flow turns $\alpha$ into $\alpha(1+\alpha^{N-2}\lambda_it)$, so to first order a lean is a start that has been on its way for a while, and the order of arrival cannot tell. (c) The waits are $\frac1{2\lambda_i}\ln\frac{\lambda_i}{\alpha^2e_i^2}$ at depth 2: the larger target wins for small $\alpha$, whatever the lean. At
+depth $N\ge3$ they are proportional to $e_i^{2-N}/\lambda_i$: the second wins if $(e_2/e_1)^{N-2}>\lambda_1/\lambda_2$.
 """,
     ),
 }

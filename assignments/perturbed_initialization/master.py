@@ -366,22 +366,23 @@ class RateWaiting(Variant):
 CONDITIONS = {
     "Tied": (
         r"""
-Take the flow of problem 1 with a general power $k\ge2$. (a) Reduce it to two numbers $x$ and $y$ for each eigenvalue, and prove that $C=x^2-k\,y^2$ does not change. (b) Let $C>0$. Prove that the product tends to $\lambda$, whatever its sign. (c) Let $C\le0$. Prove that the product keeps its sign, and say what it tends to if $\lambda$ has the other one. Why is it $x_0>\sqrt k\,y_0$ and not $x_0>y_0$ that
-counts?
+Take the flow of problem 2 below with a general power $k\ge2$. (a) Reduce it to two numbers $x$ and $y$ for each eigenvalue, and find a combination of their squares that does not change. (b) State the condition on the start under which the product tends to $\lambda$ whatever its sign, and prove it. (c) Prove that from all other starts the product keeps its sign, and say what it tends to if $\lambda$ has the other one.
+Why is it not $x_0>y_0$ that counts?
 """,
         r"""
-(a) The gradient flow of $\frac12\lVert YX^k-\hat W\rVert_F^2$ keeps diagonal matrices in the basis of $\hat W$, and by uniqueness $\dot x=k\,x^{k-1}y\,r$, $\dot y=x^kr$, $r=\lambda-x^ky$: all $k$ places of $X$ contribute. $\frac{d}{dt}(x^2-ky^2)=2kx^kyr-2kx^kyr=0$. (b) $x^2=C+ky^2\ge C$, so $x$ keeps its sign and $\dot y=h(y)(\lambda-yh(y))$ with
-$h=x^k$ of one sign; $y\,h(y)$ is strictly monotone and unbounded both ways, so $y$ moves monotonically to the one point of rest. (c) $\dot x=x\cdot(k\,x^{k-2}yr)$: $x$ never changes its sign, and $ky^2=x^2-C$ is positive for $x\ne0$, so $y$ does not either. For the wrong sign of $\lambda$ the product falls to zero, with $x\to0$. A shared factor moves $k$ times as fast, so $y$ has to be
+(a) $C=x^2-k\,y^2$. The gradient flow of $\frac12\lVert YX^k-\hat W\rVert_F^2$ keeps diagonal matrices in the basis of $\hat W$, and by uniqueness $\dot x=k\,x^{k-1}y\,r$, $\dot y=x^kr$, $r=\lambda-x^ky$: all $k$ places of $X$ contribute. $\frac{d}{dt}(x^2-ky^2)=2kx^kyr-2kx^kyr=0$. (b) $C>0$, that is $x_0^2>k\,y_0^2$: $x^2=C+ky^2\ge C$, so $x$ keeps its sign and $\dot y=h(y)(\lambda-yh(y))$ with
+$h=x^k$ of one sign; $y\,h(y)$ is strictly monotone and unbounded both ways, so $y$ moves monotonically to the one point of rest. (c) $C\le0$: $\dot x=x\cdot(k\,x^{k-2}yr)$: $x$ never changes its sign, and $ky^2=x^2-C$ is positive for $x\ne0$, so $y$ does not either. For the wrong sign of $\lambda$ the product falls to zero, with $x\to0$. A shared factor moves $k$ times as fast, so $y$ has to be
 smaller by $\sqrt k$ to reach zero first.
 """,
     ),
     "Rates": (
         r"""
-Take the flow of problem 1 with general rates $\rho_j>0$. (a) Reduce it to three numbers for each eigenvalue, and find what is conserved. (b) Prove: if the smallest of the numbers $d_j^2/\rho_j$ is attained once, then the product tends to $\lambda$, whatever its sign. (c) Prove: if it is attained twice or more, the product keeps its sign. What does it tend to if $\lambda$ has the other one? Can rates alone, with equal starts, make negative
+Take the flow of problem 2 below with general rates $\rho_j>0$. (a) Reduce it to three numbers for each eigenvalue, and find what is conserved. (b) State the condition on starts and rates under which the product tends to $\lambda$ whatever its sign, and prove it. (c) Prove that from all other starts the product keeps its sign, and say what it tends to if $\lambda$ has the other one.
+Can rates alone, with equal starts, make negative
 eigenvalues found?
 """,
         r"""
-(a) Diagonal matrices in the basis of $\hat W$ stay diagonal, and $\dot d_j=\rho_j\,r\prod_{i\ne j}d_i$. So $\frac{d}{dt}d_j^2/\rho_j=2rp$ for every $j$, and differences of $z_j^2$, $z_j=d_j/\sqrt{\rho_j}$, are conserved. (b) Let $z_1^2$ be smallest. $z_i^2=z_1^2+\kappa_i$ with $\kappa_i>0$, so these $z_i$ keep their signs and $\dot z_1=h(z_1)(\lambda-p)$ up to sign, where $p$ is a strictly monotone and unbounded
+(a) Diagonal matrices in the basis of $\hat W$ stay diagonal, and $\dot d_j=\rho_j\,r\prod_{i\ne j}d_i$. So $\frac{d}{dt}d_j^2/\rho_j=2rp$ for every $j$, and differences of $z_j^2$, $z_j=d_j/\sqrt{\rho_j}$, are conserved. (b) The smallest of the numbers $z_j^2$ is attained once. Let it be $z_1^2$. $z_i^2=z_1^2+\kappa_i$ with $\kappa_i>0$, so these $z_i$ keep their signs and $\dot z_1=h(z_1)(\lambda-p)$ up to sign, where $p$ is a strictly monotone and unbounded
 function of $z_1$: it moves to the only point of rest. (c) For $z_1^2=z_2^2$ smallest, $\dot z_1=z_1\cdot(\pm\sqrt{\rho_1\rho_2\rho_3}\,r\,z_3)$: an exponential, no change of sign; nor for the others, which are larger. For a wrong sign the product tends to zero. With equal starts, the largest rate decides: negative values are found if it belongs to one factor only.
 """,
     ),
@@ -393,7 +394,7 @@ WAITS = {
 (a) Explain the shape of your curve: what are its value and its slope at $s=0$, and where does it end? (b) Why do the dots lie off the curve, on which side, and how does their distance depend on $\alpha$? (c) Compare with one smaller factor and no sharing, at the same total depth: for which $s$ is $-\lambda$ found twice as late as $\lambda$ here and there?
 """,
         r"""
-(a) With $k=@power$, $c_\pm=\int dy/(1-ks^2+ky^2)^{k/2}$ from $s$ to $\pm\infty$. At $s=0$ they are equal; $c_-/c_+\approx1+4s/\int_{-\infty}^\infty(1+ky^2)^{-k/2}dy$. It goes to infinity at $s=1/\sqrt k$, where the tie begins. (b) The next term of $\lambda T_\pm$ stays bounded, so the relative error is of the order $\alpha^{k-1}$; both times gain an amount, which pulls the quotient.
+(a) With $k=@power$, $c_\pm=\int dy/(1-ks^2+ky^2)^{k/2}$ from $s$ to $\pm\infty$. At $s=0$ they are equal; $c_-/c_+\approx1+4s/\int_{-\infty}^\infty(1+ky^2)^{-k/2}dy$. It goes to infinity at $s=1/\sqrt k$, where the tie begins. (b) Above it. The next term of $T_\pm$ is a constant: the integral runs to half of $\lambda$ and not to infinity. It is the same for both signs, whose paths end alike, and negative: both times are shorter by it, which makes their quotient larger. The relative error is of the order $\alpha^{k-1}$.
 (c) Solve $c_-=2c_+$ for both. For $k=2$: an angle of $30°$, $\sin\varphi=s\sqrt2$, so $s=0.354$; without sharing $\sin\varphi=s$ and $s=0.5$. For other powers by `brentq`; for $k=3$, $(1/\sqrt3+s)=2(1/\sqrt3-s)$, $s=0.192$, and without sharing $\frac13$.
 """,
     ),
@@ -402,7 +403,7 @@ WAITS = {
 (a) Explain the shape of your curve: what are its value and its slope at $s=0$, and where does it end? (b) Why do the dots lie off the curve, on which side, and how does their distance depend on $\alpha$? (c) For which $s$ is $-\lambda$ found twice as late as $\lambda$, here and with equal rates? Does a high rate of the smaller factor favour negative values?
 """,
         r"""
-(a) With $N=@depth$ and $\rho=@rate$, $c_\pm=\frac1\rho\int dx/(1-s^2/\rho+x^2/\rho)^{(N-1)/2}$ from $s$ to $\pm\infty$. Only $s/\sqrt\rho$ enters the quotient. It is one at $s=0$, rises linearly, with the slope $4/(\pi\sqrt\rho)$ at depth 3 and $2/\sqrt\rho$ at depth 4, and goes to infinity at $s=\sqrt\rho$, the tie. (b) The next term of $\lambda T_\pm$ stays bounded, so the relative error is of the order
+(a) With $N=@depth$ and $\rho=@rate$, $c_\pm=\frac1\rho\int dx/(1-s^2/\rho+x^2/\rho)^{(N-1)/2}$ from $s$ to $\pm\infty$. Only $s/\sqrt\rho$ enters the quotient. It is one at $s=0$, rises linearly, with the slope $4/(\pi\sqrt\rho)$ at depth 3 and $2/\sqrt\rho$ at depth 4, and goes to infinity at $s=\sqrt\rho$, the tie. (b) Above it. The next term of $T_\pm$ is a constant: the integral runs to half of $\lambda$ and not to infinity. It is the same for both signs, whose paths end alike, and negative: both times are shorter by it, which makes their quotient larger. The relative error is of the order
 $\alpha^{N-2}$. (c) At depth 3 $\sin\varphi=s/\sqrt\rho=\frac12$; at depth 4 $c_-/c_+=(1+s/\sqrt\rho)/(1-s/\sqrt\rho)$, so $s/\sqrt\rho=\frac13$. For equal rates $s=\frac12$ or $\frac13$. A high rate favours them: at the same $s$ the delay is smaller, and $s$ may even exceed 1.
 """,
     ),
@@ -440,7 +441,7 @@ SET = ProblemSet(
             title="Experiment: a figure",
             minutes=10,
             text=r"""
-Plot the quotient $c_-/c_+$ of problem 4 against the share. Add dots: quotients of the two times, measured on the flow with $\lambda=1$ by `scipy.integrate.solve_ivp`, for five shares, at $\alpha=0.3$ and at $\alpha=0.03$.
+Plot the quotient $c_-/c_+$ of problem 4 against the share. Add dots: quotients of the two times, measured on the flow with $\lambda=1$ by `scipy.integrate.solve_ivp`, for five shares, at $\alpha=0.5$ and at $\alpha=0.1$.
 """,
             solution="""
 import matplotlib.pyplot as plt
@@ -466,9 +467,9 @@ def time(sign, share, alpha):
 
 shares = np.linspace(0, 0.45, 60)
 plt.plot(shares, [np.divide(*waiting_times(s)[::-1]) for s in shares], label="small start")
-for alpha in (0.3, 0.03):
+for alpha in (0.5, 0.1):
     dots = np.linspace(0.05, 0.4, 5)
-    plt.plot(dots, [time(-1, s, alpha) / time(1, s, alpha) for s in dots], "o", label=f"{alpha}")
+    plt.plot(dots, [time(-1, s, alpha) / time(1, s, alpha) for s in dots], "o", label=f"scale {alpha}")
 plt.xlabel("share s")
 plt.ylabel("time of -1 / time of 1")
 plt.legend()
@@ -484,7 +485,10 @@ plt.show()
             answer="",
             rubric=(
                 (2, "(a) value and slope at zero, and the pole at the tie"),
-                (2, "(b) a bounded correction to a growing time, with its order"),
+                (
+                    2,
+                    "(b) above the curve: a bounded correction, alike for both signs, with its order",
+                ),
                 (2, "(c) both shares, and the last comparison"),
             ),
             of="waiting",

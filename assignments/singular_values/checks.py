@@ -95,6 +95,16 @@ class Unequal(Law):
         moves = self.rates[0] * second.T @ gradient, self.rates[1] * gradient @ first.T
         return -(second @ moves[0] + moves[1] @ first)
 
+    @holds("is right where large and small values stand together", 2)
+    def together(self, f, factors, gradients):
+        U, sigma, Vt = np.linalg.svd(factors[0][0])
+        first = U * np.geomspace(30, 1e-3, len(sigma)) @ Vt
+        second = self.partner(np.random.default_rng(5), first)
+        W, G = second @ first, gradients[0]
+        exact = simple_speeds(W, self.velocity([first, second], G))
+        value = returned(f(W, G), exact.shape)
+        close(value / exact, 1, 1e-6, "speeds over those of the factors")
+
 
 class Decaying(Law):
     """Balanced factors, each of which also decays."""

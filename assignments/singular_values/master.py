@@ -347,7 +347,7 @@ Two square factors follow gradient flow at equal rates and are out of balance, $
 LAWS = {
     "Unequal": (
         r"""
-Take the flow of problem 1 with general rates $\rho_1,\rho_2>0$ and offset $\kappa$. (a) Prove that the relation between the factors persists. (b) Derive $\dot W$ as a function of $W$ and $\nabla\ell(W)$ alone, and from it the law of the singular values. (c) For which values is the mobility that of depth 2, and for which that of depth 1? Where is the border, and how does it move with the rates?
+Take the flow of problem 2 below with general rates $\rho_1,\rho_2>0$ and offset $\kappa$. (a) Prove that the relation between the factors persists. (b) Derive $\dot W$ as a function of $W$ and $\nabla\ell(W)$ alone, and from it the law of the singular values. (c) For which values is the mobility that of depth 2, and for which that of depth 1? Where is the border, and how does it move with the rates?
 """,
         r"""
 (a) $\frac d{dt}\frac1{\rho_2}W_2^{\mathsf T}W_2$ and $\frac d{dt}\frac1{\rho_1}W_1W_1^{\mathsf T}$ are both minus the symmetrised $W_2^{\mathsf T}\nabla\ell\,W_1^{\mathsf T}$: the rates cancel. (b) $\dot W=-\rho_1A\nabla\ell-\rho_2\nabla\ell\,B$ with $A=W_2W_2^{\mathsf T}$, $B=W_1^{\mathsf T}W_1$. $A^2=\frac{\rho_2}{\rho_1}WW^{\mathsf T}+\rho_2\kappa A$, so $\rho_1A=\frac{c\kappa}2I+\bigl(c\,WW^{\mathsf T}+\frac{c^2\kappa^2}4I\bigr)^{1/2}$
@@ -356,7 +356,7 @@ with $c=\rho_1\rho_2$; in the same way $\rho_2B=-\frac{c\kappa}2I+(c\,W^{\mathsf
     ),
     "Decaying": (
         r"""
-Take the flow of problem 1 with a general depth $N\ge2$ and decay $\mu>0$. (a) Prove that balanced factors stay balanced. What becomes of $W_{j+1}^{\mathsf T}W_{j+1}-W_jW_j^{\mathsf T}$ if it is not zero at the start? (b) Derive the law of the singular values. (c) At depth 2 decay acts like a term $\mu\lVert W\rVert_*$ in the loss; show this, and find the power of singular values that takes its place at depth $N$. Can values reach
+Take the flow of problem 2 below with a general depth $N\ge2$ and decay $\mu>0$. (a) Prove that balanced factors stay balanced. What becomes of $W_{j+1}^{\mathsf T}W_{j+1}-W_jW_j^{\mathsf T}$ if it is not zero at the start? (b) Derive the law of the singular values. (c) At depth 2 decay acts like a term $\mu\lVert W\rVert_*$ in the loss; show this, and find the power of singular values that takes its place at depth $N$. Can values reach
 zero in finite time?
 """,
         r"""
