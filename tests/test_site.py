@@ -103,6 +103,32 @@ def test_no_page_names_another_server_for_scripts_styles_or_fonts():
         assert not hits, f"{page}: {hits[:3]}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_page_admits_its_own_scripts_only(page):
+    # That the pages obey is seen in the browser: a violation is an error on its console.
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', read_text(page))
+    rules = dict(rule.strip().split(" ", 1) for rule in policy[1].split(";"))
+    assert rules["default-src"] == "'none'"
+    scripts = rules.get("script-src", "").split()
+    assert all(source == "'self'" or source.startswith("'sha256-") for source in scripts)
+    assert not re.search(r"\son[a-z]+=\"", read_text(page).partition("<body")[2].split(">")[0])
+    assert "document.cookie" not in read_text(page)
+
+
+def test_numbered_results_and_ledger_lead_to_each_other():
+    ledger = read("ledger.html")
+    rows = {name for name in ledger.ids if name.startswith("row-")}
+    there = set()
+    for page in (page for page in PAGES if page.startswith("chapters/")):
+        for link in read(page).links:
+            if "ledger.html#row-" in link:
+                there.add(link.partition("#")[2])
+        back = {link.partition("#")[2] for link in ledger.links if link.startswith(page)}
+        assert back, f"the ledger does not lead to {page}"
+    assert there == rows
+    assert len(rows) > 100
+
+
 @pytest.fixture(scope="module")
 def address():
     """Serve the book as a plain file server would."""
