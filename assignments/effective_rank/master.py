@@ -398,7 +398,7 @@ class Largest(Variant):
 RANGES = {
     "PowerSums": (
         r"""
-Take the two sums $S$ and $R$ of problem 1. (a) Prove the best lower and the best upper bound of $R$ in terms of $S$ and $n$, and say for which spectra they are attained. (b) Where in your proof is it used that the power in $R$ is larger than that in $S$? (c) For $S=2$, how far apart are the bounds as $n\to\infty$?
+Take the two sums $S$ and $R$ of problem 2. (a) Prove the best lower and the best upper bound of $R$ in terms of $S$ and $n$, and say for which spectra they are attained. (b) Where in your proof is it used that the power in $R$ is larger than that in $S$? (c) For $S=2$, how far apart are the bounds as $n\to\infty$?
 """,
         r"""
 (a) Put $t_i=\sigma_i^{@power}\in[0,1]$, $t_1=1$, so $\sum_{i\ge2}t_i=S-1$ and $R=1+\sum_{i\ge2}\phi(t_i)$ with $\phi(t)=t^{\kappa}$, $\kappa=@other/@power>1$, convex. Jensen: $R\ge1+(n-1)\bigl(\frac{S-1}{n-1}\bigr)^{\kappa}$, attained when all $t_i$ with $i\ge2$ are equal. A convex function on the polytope
@@ -407,7 +407,7 @@ $\{t\in[0,1]^{n-1}:\sum t_i=S-1\}$ is largest at a vertex, where at most one ent
     ),
     "Entropies": (
         r"""
-Take $S$ and $R$ of problem 1. (a) Prove the best lower and the best upper bound of $R$ in terms of $S$ and $n$, and say for which spectra they are attained. (b) What is the lower bound if $S$ is a whole number, and which inequality of the chapter's chain does it sharpen, where the power is 1? (c) For $S=2$, how does the upper bound grow as
+Take $S$ and $R$ of problem 2. (a) Prove the best lower and the best upper bound of $R$ in terms of $S$ and $n$, and say for which spectra they are attained. (b) What is the lower bound if $S$ is a whole number, and which inequality of the chapter's chain does it sharpen, where the power is 1? (c) For $S=2$, how does the upper bound grow as
 $n\to\infty$?
 """,
         r"""

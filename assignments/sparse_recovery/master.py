@@ -467,7 +467,7 @@ CURVES = {
 the start be multiplied, if $y$ is multiplied by $c$, so that the limit is just multiplied by $c$?
 """,
         r"""
-(a) At small $|s|$ the limit is $A^{+}y$, $x_2/s=0.6/1.36=0.44$: the metric is still that of the start, and the Euclidean norm is minimised. At large $|s|$, $x_2/s\to0$: the $\ell_1$ norm, since $x_1$ is cheaper per unit of $y$. (b) $\mu_2=0.6\,\mu_1$ and $\theta_1\to\frac\pi2$, so $\theta_2\to0.3\,\pi$ and
+(a) At small $|s|$ the limit is $A^{+}y$, $x_2/s\to0.6/1.36=0.44$: the metric is still that of the start, and the Euclidean norm is minimised. At large $|s|$, $x_2/s\to0$: the $\ell_1$ norm, since $x_1$ is cheaper per unit of $y$. (b) $\mu_2=0.6\,\mu_1$ and $\theta_1\to\frac\pi2$, so $\theta_2\to0.3\,\pi$ and
 $x_2\to\frac{\beta^3}{\sqrt2}\tan(0.3\pi)/\cos^2(0.3\pi)=2.82\,\beta^3$ with $\beta=@start$; hence $x_2/s$ falls like $1/s$. (c) $x/\beta^3$ is a function of $\beta\mu$ alone, so multiplying $y$ by $c$ and $\beta$ by $c^{1/3}$ multiplies the limit by $c$. With $\beta$ unchanged it is like a start smaller by the factor $c^{-1/3}$.
 """,
     ),

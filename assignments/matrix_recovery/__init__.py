@@ -1,0 +1,1 @@
+"""Problem set to the chapter on matrix recovery."""
