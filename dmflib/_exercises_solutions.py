@@ -215,7 +215,7 @@ class _CompleteRankOne(Task):
         if index > 0:  # the first instance is a tree: m + n - 1 entries
             mask |= rng.random((m, n)) < 0.2
         row, column = (rng.uniform(0.5, 2, k) * rng.choice([-1, 1], k) for k in (m, n))
-        return {"values": mask * np.outer(row, column), "mask": mask}
+        return {"values": np.where(mask, np.outer(row, column), 0.0), "mask": mask}
 
     @holds("keeps the observed entries")
     def keeps(self, f, values, mask):

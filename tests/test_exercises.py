@@ -4,7 +4,9 @@ import math
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -15,6 +17,8 @@ from dmflib.exercises import check
 from dmflib.least_nuclear_norm import flow_limit
 from dmflib.matrices import effective_rank_of_spectrum
 from dmflib.singular_values import arrival_time
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def truncated(W, rank):
@@ -346,6 +350,34 @@ def test_the_determinant_is_that_of_the_flow():
         W = np.array([[scale, 1 - math.exp(-t)], [1 - math.exp(-t), scale * math.exp(-t)]])
         found = _exercises_motions._SignChangeTime._determinant(scale, t)
         assert found == pytest.approx(np.linalg.det(W), rel=1e-12)
+
+
+def cells_with_checks():
+    """(chapter, source, printed text) of every cell that asks for a function."""
+    for path in sorted((ROOT / "chapters").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code" and "dmflib.exercises" in cell.source:
+                yield path.stem, cell.source, "".join(o.text for o in cell.outputs)
+
+
+def test_the_chapters_ask_for_these_functions_with_these_arguments():
+    asked = {}
+    for chapter, source, printed in cells_with_checks():
+        name, arguments = re.search(r"^def (\w+)\((.*)\):$", source, re.MULTILINE).groups()
+        assert name not in asked
+        asked[name] = chapter
+        assert f"\ncheck({name})" in source
+        assert arguments.split(", ") == list(task(name).draw(0)[0])
+        # what is stored is the report on a function that is not written yet
+        assert printed == f"{task(name).run(lambda *args: None, 0)}\n"
+    assert sorted(asked) == exercises.names()
+    assert len(set(asked.values())) == len(asked)  # one in a chapter
+
+
+def test_each_exercise_says_the_name_and_the_arguments():
+    text = "".join(path.read_text("utf-8") for path in (ROOT / "chapters").glob("*.ipynb"))
+    for name in exercises.names():
+        assert f"`{name}({', '.join(task(name).draw(0)[0])})`" in text
 
 
 def test_checks_need_numpy_alone():
