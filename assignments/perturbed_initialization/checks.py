@@ -122,7 +122,8 @@ class Tied(Found):
 
     def instance(self, rng, index):
         while True:
-            start = rng.uniform(0.7, 1.1) * np.array([1, rng.uniform(0.2, 1.6)])
+            share = rng.uniform(0.2, 0.97 if index < 2 else 1.6)
+            start = rng.uniform(0.7, 1.1) * np.array([1, share])
             first, second = self.crosses(start), self.crosses(start * [1, 0.96])
             if first == second == (index % 2 == 0):
                 start *= rng.choice([-1, 1], 2)
@@ -138,6 +139,9 @@ class Rates(Found):
     def instance(self, rng, index):
         while True:
             start = rng.integers(1, 7, 3) / 4
+            low = np.count_nonzero(start == start.min())
+            if (index == 1 and np.unique(start).size < 3) or (index == 2 and low == 1):
+                continue  # equal starts mean nothing by themselves
             if self.crosses(start) == (index % 2 == 0):
                 start *= rng.choice([-1, 1], 3)
                 return {"target": self.spectrum(rng), "starts": tuple(map(float, start))}

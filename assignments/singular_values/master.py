@@ -29,7 +29,7 @@ $$
 
     @staticmethod
     def draw(rng):
-        rates = ((1.0, 3.0), (2.0, 0.5), (0.5, 4.0), (3.0, 2.0))[rng.integers(4)]
+        rates = ((1.0, 3.0), (2.0, 0.25), (0.5, 4.0), (3.0, 2.0))[rng.integers(4)]
         return {"rates": rates, "offset": float(rng.choice([0.3, 0.5, 0.8]))}
 
     @staticmethod
