@@ -55,7 +55,9 @@ def test_wheel_is_in_both_indexes_with_its_hash(site):
     assert "dmflib" in index
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    sources = {f"dmflib/{p.name}" for p in (build_site.ROOT / "dmflib").glob("*.py")}
+    package = build_site.ROOT / "dmflib"
+    files = [*package.glob("*.py"), *package.glob("*.css"), *(package / "data").iterdir()]
+    sources = {p.relative_to(build_site.ROOT).as_posix() for p in files}
     assert sources <= names
 
 
