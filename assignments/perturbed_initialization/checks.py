@@ -124,8 +124,8 @@ class Tied(Found):
         while True:
             share = rng.uniform(0.2, 0.97 if index < 2 else 1.6)
             start = rng.uniform(0.7, 1.1) * np.array([1, share])
-            first, second = self.crosses(start), self.crosses(start * [1, 0.96])
-            if first == second == (index % 2 == 0):
+            finds = {self.crosses(start * [1, change]) for change in (0.96, 1, 1.04)}
+            if finds == {index % 2 == 0}:  # and not close to where this changes
                 start *= rng.choice([-1, 1], 2)
                 return {"target": self.spectrum(rng), "starts": tuple(map(float, start))}
 
