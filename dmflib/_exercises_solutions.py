@@ -212,7 +212,10 @@ class _CompleteRankOne(Task):
             if component[i] != component[m + j]:
                 mask[i, j] = True
                 component[component == component[m + j]] = component[i]
-        if index > 0:  # the first instance is a tree: m + n - 1 entries
+        if index == 0:  # a single path through all rows and columns: the longest way round
+            m = n = 4
+            mask = (np.eye(4) + np.eye(4, k=1) > 0)[rng.permutation(4)][:, rng.permutation(4)]
+        elif index > 1:  # the second instance is a tree, too: m + n - 1 entries
             mask |= rng.random((m, n)) < 0.2
         row, column = (rng.uniform(0.5, 2, k) * rng.choice([-1, 1], k) for k in (m, n))
         return {"values": np.where(mask, np.outer(row, column), 0.0), "mask": mask}
