@@ -11,6 +11,6 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 # The same examples on every run, so that a failure is a failure of the change at hand. To look for
 # new ones: HYPOTHESIS_PROFILE=search pytest tests/test_matrices.py
-settings.register_profile("steady", derandomize=True)
-settings.register_profile("search", max_examples=1000)
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))

@@ -84,7 +84,13 @@ class Variant:
 def _source(method, numbers):
     source = textwrap.dedent(inspect.getsource(method.__func__))
     source = source[re.search(r"^def ", source, re.M).start() :]  # without decorators
-    return re.sub(r"\bdrawn\.(\w+)", lambda name: repr(numbers[name[1]]), source).rstrip()
+    return re.sub(r"\bdrawn\.(\w+)", lambda name: _literal(numbers[name[1]]), source).rstrip()
+
+
+def _literal(value):
+    """A number as it may stand in any formula: ``-0.5 ** 2`` would not be the square."""
+    text = repr(value)
+    return f"({text})" if text.startswith("-") else text
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,9 @@ class Worker:
     ----------
     limits : dict
         See `generate.LIMITS`.
-    files : list of path
-        Copied into the scratch folder, which is the worker's home and working directory.
+    files : dict of str
+        Names and texts of files in the scratch folder, which is the worker's home and working
+        directory.
     forbidden : list of path
         Folders with secrets, for systems on which nothing better than refusing to open them can
         be had.
@@ -86,8 +87,8 @@ class Worker:
         self.limits, self._number = limits, 0
         self.spent = 0.0
         self._scratch = Path(tempfile.mkdtemp(prefix="grading-"))
-        for path in files:
-            shutil.copy(path, self._scratch)
+        for name, text in dict(files).items():
+            (self._scratch / name).write_text(text, encoding="utf-8")
         user = FIRST_USER + os.getpid() if os.geteuid() == 0 else 0
         if user:
             for path in (self._scratch, *self._scratch.iterdir()):

@@ -92,6 +92,31 @@ def write_whole(path, text):
 # --- running one notebook -----------------------------------------------------------------------
 
 
+# The tests measure some answers against their own slow and safe computations. Students may read
+# them, but a function that calls them is no answer, so they are not there when it is graded.
+ELSEWHERE = '''"""Stands for the tests while a notebook is graded: they run elsewhere."""
+
+
+class Elsewhere:
+    points = 0
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def run(self, *args, **kwargs):
+        return self
+
+    def __str__(self):
+        return "These tests ran outside the notebook, with the functions that it defines."
+
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return Elsewhere
+'''
+
+
 class Run:
     """One notebook in a worker, which is started again when the notebook ends it."""
 
@@ -112,7 +137,7 @@ class Run:
                 raise confine.EndedError(
                     f"the notebook had used up its {self.limits['total_seconds']} s"
                 )
-            files = [self.course.checks_file(self.name)]
+            files = {self.course.checks_file(self.name).name: ELSEWHERE}
             limits["total_seconds"] = int(limits["total_seconds"])
             self.worker = confine.Worker(limits, files, self.course.secrets())
             self.rights = self.worker.rights

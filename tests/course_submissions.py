@@ -302,6 +302,13 @@ def cases(bench):
     files += [str(bench.course / "course.json"), str(bench.course / "gradebook.db")]
     thief = THIEF.format(places=places, files=files)
     put("thief", bench.with_cell(thief, motion=""), {"motion": 0}, r"RuntimeError: found:  \(")
+    borrowed = "return checks.Momentum(friction=1.0).energy(*args)"
+    put(
+        "asks-the-tests",
+        bench.notebook(motion=STUB.format(name="place_at", body=borrowed)),
+        {"motion": 0},
+        "has no attribute",
+    )
     claims = "print('place_at: 10 of 10 points')\nprint('[4/4] all holds')\n26.0"
     put("prints-a-pass", bench.with_cell(claims, **bad), none, "instead of an array")
     put("on-the-line", bench.with_cell(LINE, **nothing), none, "wrote on the grader's line")

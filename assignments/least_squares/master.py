@@ -405,7 +405,7 @@ class Distance(Variant):
 MOTIONS = {
     "Momentum": (
         r"""
-(a) Let $c_i=\langle v_i,\beta\rangle$. Derive the equation of $c_i$ from the equation of motion in problem 1 and solve it; say what happens for $8\sigma_i^2$ smaller than, equal to and larger than the square of the friction.
+(a) Let $c_i=\langle v_i,\beta\rangle$. Derive the equation of $c_i$ from the equation of motion in problem 2 below and solve it; say what happens for $8\sigma_i^2$ smaller than, equal to and larger than the square of the friction.
 (b) Prove that the ball comes to rest at $X^{+}y+P_{\ker X}\beta_0$, although it overshoots. Which one property of the force does the proof need?
 """,
         r"""
@@ -416,7 +416,7 @@ $e^{-\gamma t/2}(1+\gamma t/2)$; beyond, oscillations with the envelope $e^{-\ga
     ),
     "Decay": (
         r"""
-(a) Solve the equation of problem 1 and find the limit, for every $X$. Where is it for $y=0$? (b) Without decay the component of the start in $\ker X$ is never forgotten. How fast is it forgotten here, and what takes its place? Compare with the statement of the chapter that the flow is biased
+(a) Solve the equation of problem 2 below and find the limit, for every $X$. Where is it for $y=0$? (b) Without decay the component of the start in $\ker X$ is never forgotten. How fast is it forgotten here, and what takes its place? Compare with the statement of the chapter that the flow is biased
 by its start.
 """,
         r"""
