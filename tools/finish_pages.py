@@ -113,6 +113,7 @@ PLACE = re.compile(r"url\((?!['\"]?(?:data:|#))['\"]?([^'\")]+)['\"]?\)")
 SCRIPT = re.compile(
     r"\s*<script\b(?![^>]*\bdata-cfasync)(?![^>]*application/json).*?</script>", re.DOTALL
 )
+PICTURE = re.compile(r"<img [^>]*>")
 IMPORT = re.compile(r"""@import\s*["']([^"']+)["'];?""")
 SOLID = re.compile(
     r"url\([^)]*fa-solid-900\.woff2\)\s*format\([^)]*\),\s*url\([^)]*fa-solid-900\.ttf\)"
@@ -147,7 +148,9 @@ def bundle(pages, sheets, icons):
     text = '@charset "UTF-8";\n' + "\n".join(style(pages, sheet, icons) for sheet in sheets)
     font = pages / "_static" / "vendor" / "fontawesome" / "webfonts" / "fa-solid-900.ttf"
     if font.exists():
-        shrink_font(font, {int(code, 16) for code in re.findall(r"\\(f[0-9a-f]{3})\b", text)})
+        written = {int(code, 16) for code in re.findall(r"\\(f[0-9a-fA-F]{3})\b", text)}
+        plain = {ord(sign) for sign in text if "\ue000" <= sign <= "\uf8ff"}
+        shrink_font(font, written | plain)
     text = SOLID.sub('url(vendor/fontawesome/webfonts/fa-solid-900.woff) format("woff")', text)
     name = f"_static/all-{hashlib.sha256(text.encode()).hexdigest()[:12]}.css"
     (pages / name).write_text(text, encoding="utf-8")
@@ -176,6 +179,26 @@ def icons_in_use(pages):
     return found
 
 
+def picture(tag, folder):
+    """Let a picture wait until it is near, with its place kept for it: nothing moves later."""
+    if " width=" in tag:
+        return tag.replace("<img ", '<img loading="lazy" ', 1)
+    path = folder / re.search(r'src="([^"?#]+)', tag)[1]
+    if path.suffix == ".svg":
+        head = path.read_text(encoding="utf-8")[:2000]
+        size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head)
+        size = (float(size[1]), float(size[2])) if size else None
+    elif path.exists():
+        from PIL import Image
+
+        with Image.open(path) as image:
+            size = image.size
+    else:
+        size = None
+    place = f'width="{size[0]:.0f}" height="{size[1]:.0f}" ' if size else ""
+    return tag.replace("<img ", f'<img loading="lazy" {place}', 1)
+
+
 def sooner(text, page, pages, icons):
     """Let the text appear before anything but the style sheet has arrived."""
     folder = posixpath.dirname(page)
@@ -186,7 +209,7 @@ def sooner(text, page, pages, icons):
     name = posixpath.relpath(bundle(pages, sheets, icons), folder or ".")
     link = f'\n    <link rel="stylesheet" href="{name}" />'
     text = STYLE.sub("", text).replace("</head>", f"{link}\n  </head>", 1)
-    text = text.replace("<img ", '<img loading="lazy" ')
+    text = PICTURE.sub(lambda match: picture(match[0], pages / folder), text)
     if page == "search.html":
         return text
     head, end, body = PRELOAD.sub("", text).partition("</head>")
