@@ -289,7 +289,7 @@ def draw_card(path, words):
     import numpy as np
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 6.3), dpi=100, facecolor=CARD_PAPER)
+    figure = Figure(figsize=(12, 6.3), dpi=100, facecolor=CARD_PAPER, layout="none")
     axes = figure.add_axes((0, 0, 1, 0.42))
     time = np.linspace(0, 10, 400)
     curves = ((1, "#12305c"), (0.72, "#7a2f78"), (0.45, "#b8432f"))
@@ -325,6 +325,7 @@ def not_found(url):
 <style>
 body {{ font-family: sans-serif; margin: 15vh auto; max-width: 34rem; padding: 0 1rem;
   line-height: 1.6; color-scheme: light dark; }}
+a {{ color: inherit; }}
 </style>
 </head>
 <body>
