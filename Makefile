@@ -62,10 +62,11 @@ site: $(DEV) book  ## Build the full site, in which each chapter runs, into _bui
 
 LIVE := .venv-live
 $(LIVE)/.live: requirements.txt pyproject.toml site/requirements-pyodide.txt $(DEV)
-	$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python $(LIVE)
-	$(BIN)/uv pip install --quiet --python $(LIVE)/bin/python -r requirements.txt pytest \
-		pytest-xdist hypothesis --override site/requirements-pyodide.txt
-	$(BIN)/uv pip install --quiet --python $(LIVE)/bin/python --no-deps --editable .
+	rm -rf $(LIVE) && $(PYTHON) -m venv $(LIVE)
+	$(LIVE)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(LIVE)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r site/requirements-pyodide.txt pytest-xdist hypothesis
+	$(LIVE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 test-live: $(LIVE)/.live  ## Run all notebooks with the versions of numpy, scipy and matplotlib of "Run live"
