@@ -356,13 +356,13 @@ def _child(submission, notebook):
     write_whole(submission.result, json.dumps(result))
 
 
-def run_all(todo, jobs, say=print):
+def run_all(queue, jobs, say=print):
     """Run notebooks, `jobs` at a time; every one leaves a result. Return those without one."""
     context = multiprocessing.get_context("fork")
-    todo, running, failed = list(reversed(todo)), {}, []
-    while todo or running:
-        while todo and len(running) < jobs:
-            submission, notebook, attempt = todo.pop()
+    queue, running, failed = list(reversed(queue)), {}, []
+    while queue or running:
+        while queue and len(running) < jobs:
+            submission, notebook, attempt = queue.pop()
             process = context.Process(target=_child, args=(submission, notebook))
             process.start()
             running[process.sentinel] = process, submission, notebook, attempt
@@ -373,7 +373,7 @@ def run_all(todo, jobs, say=print):
             if submission.has_result(notebook):
                 say(f"ran {where}")
             elif process.exitcode < 0 and attempt == 1:
-                todo.append((submission, notebook, 2))
+                queue.append((submission, notebook, 2))
             elif process.exitcode < 0:
                 why = "the notebook ended the process that graded it, twice"
                 result = zero(submission.course, submission.name, notebook, why)
@@ -477,14 +477,14 @@ def grade(root, jobs=None, only=None, say=print):
         found, problems = submissions(course, only)
         new = [submission for submission in found if not submission.recorded()]
         say(f"{len(found)} submissions, {len(found) - len(new)} of them already in the gradebook")
-        todo = []
+        queue = []
         for submission in new:
             notebook = submission.stage()
             if not submission.has_result(notebook):
-                todo.append((submission, notebook, 1))
-        for name in {submission.name for submission, _, _ in todo}:
+                queue.append((submission, notebook, 1))
+        for name in {submission.name for submission, _, _ in queue}:
             list(course.tasks(name))  # imports once what every child needs
-        failed = run_all(todo, jobs or os.cpu_count() or 1, say)
+        failed = run_all(queue, jobs or os.cpu_count() or 1, say)
         api = nbgrader_api(course.root, submitted_directory=str(course.work / "submitted"))
         bad = {submission for submission, _ in failed}
         for submission in found:
