@@ -24,7 +24,7 @@ from dmflib.stopping import (
     check_rule,
     warn_ended,
 )
-from dmflib.trajectory import Recorder
+from dmflib.trajectory import Recorder, schedule
 
 __all__ = [
     "GradientBelow",
@@ -74,7 +74,7 @@ def gradient_descent(loss, factors, step_size, stop, record=1, keep=("products",
     check_loss(loss, (factors[-1].shape[0], factors[0].shape[1]))
     step_size = _checks.real("step_size", step_size, above=0)
     check_rule("stop", stop)
-    due = _schedule(record)
+    due = schedule(record)
     recorder = Recorder(keep)
 
     shapes = [W.shape for W in factors]
@@ -101,7 +101,7 @@ def gradient_descent(loss, factors, step_size, stop, record=1, keep=("products",
                 ended = check(state)
                 if ended is not None:
                     break
-                if due(state.step):
+                if state.step in due:
                     recorder.add(state.step, state.loss, state.product, buffers[now])
                 workspace.flat_gradient *= step_size
                 np.subtract(flats[now], workspace.flat_gradient, out=flats[after])
@@ -129,19 +129,3 @@ def gradient_descent(loss, factors, step_size, stop, record=1, keep=("products",
         recorder.add(last, state.loss, state.product, buffers[last % 2])
     final_factors = [W.copy() for W in buffers[last % 2]]
     return recorder.trajectory(ended, final_factors, workspace.evaluations)
-
-
-def _schedule(record):
-    """Return a function that says whether a step is to be recorded."""
-    if not isinstance(record, (list, tuple, range, np.ndarray)):
-        every = _checks.integer("record", record, at_least=1)
-        return lambda step: step % every == 0
-    allowed = "a positive integer or a non-empty list of non-negative integers"
-    try:
-        steps = np.asarray(record)
-    except ValueError:  # rows of different lengths
-        _checks.fail("record", record, allowed)
-    if steps.ndim != 1 or not steps.size or steps.dtype.kind not in "iu" or (steps < 0).any():
-        _checks.fail("record", record, allowed)
-    wanted = {0, *steps.tolist()}
-    return wanted.__contains__

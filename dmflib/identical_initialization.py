@@ -22,9 +22,8 @@ from itertools import pairwise
 import numpy as np
 
 from dmflib import _checks
-from dmflib.matrices import effective_rank_of_spectrum
 from dmflib.stopping import Diverged, DivergenceWarning, warn_ended
-from dmflib.trajectory import recorded_steps
+from dmflib.trajectory import Ranked, recorded_steps
 
 FEW = 12  # up to so many numbers a loop over Python's floats is faster than numpy's arrays
 
@@ -33,8 +32,10 @@ GUARD = 1 + 1e-11
 
 
 @dataclass(frozen=True)
-class Dynamics:
+class Dynamics(Ranked):
     """The recorded entries of the factors, and what follows from them.
+
+    Its method ``effective_rank(kind)`` is that of `dmflib.trajectory.Ranked`.
 
     Parameters
     ----------
@@ -58,24 +59,7 @@ class Dynamics:
         """Eigenvalues of the product, ``values ** depth``, shape (T, n)."""
         return self.values**self.depth
 
-    def effective_rank(self, kind="entropy"):
-        """Effective rank of the product at each recorded step.
-
-        Parameters
-        ----------
-        kind : {"entropy", "nuclear", "stable"}
-            See `dmflib.matrices.effective_rank`.
-
-        Returns
-        -------
-        ndarray, shape (T,)
-
-        Raises
-        ------
-        ValueError
-            If `kind` is unknown or all entries are zero at some step.
-        """
-        return effective_rank_of_spectrum(self.eigenvalues, kind)
+    _spectra = eigenvalues
 
 
 def dynamics(eigenvalues, depth, scale, step_size, steps, record=1, strict=False):

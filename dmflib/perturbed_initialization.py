@@ -21,9 +21,9 @@ from itertools import pairwise, repeat
 import numpy as np
 
 from dmflib import _checks
-from dmflib.matrices import EFFECTIVE_RANKS, effective_rank_of_spectrum
+from dmflib.matrices import EFFECTIVE_RANKS
 from dmflib.stopping import Diverged, DivergenceWarning, RankPlateaus, warn_ended
-from dmflib.trajectory import recorded_steps
+from dmflib.trajectory import Ranked, recorded_steps
 
 # --- constants of the theorems ------------------------------------------------------------------
 
@@ -216,8 +216,10 @@ def _start(scale, perturbation):
 
 
 @dataclass(frozen=True)
-class Dynamics:
+class Dynamics(Ranked):
     r"""The recorded entries of the factors, and what follows from them.
+
+    Its method ``effective_rank(kind)`` is that of `dmflib.trajectory.Ranked`.
 
     Parameters
     ----------
@@ -244,29 +246,12 @@ class Dynamics:
         """Eigenvalues of the product, an array of shape (T, n)."""
         return self.first * self.others ** (self.depth - 1)
 
+    _spectra = eigenvalues
+
     @property
     def conserved(self):
         """The differences of squares that a flow would keep, an array of shape (T, n)."""
         return (self.others - self.first) * (self.others + self.first)
-
-    def effective_rank(self, kind="entropy"):
-        """Effective rank of the product at each recorded step.
-
-        Parameters
-        ----------
-        kind : {"entropy", "nuclear", "stable"}
-            See `dmflib.matrices.effective_rank`.
-
-        Returns
-        -------
-        ndarray, shape (T,)
-
-        Raises
-        ------
-        ValueError
-            If `kind` is unknown or the product is zero at some step.
-        """
-        return effective_rank_of_spectrum(self.eigenvalues, kind)
 
 
 def dynamics(eigenvalues, depth, scale, perturbation, step_size, steps, record=1, strict=False):

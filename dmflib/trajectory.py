@@ -1,16 +1,44 @@
 """What a mover returns: recorded times, losses and matrices, and what follows from them."""
 
 from functools import cached_property
+from itertools import takewhile
 
 import numpy as np
 
 from dmflib import _checks, matrices
 
 KEEPABLE = ("products", "factors", "singular_values")
+ENDLESS = 10**18  # more steps than any run takes
 
 
-class Trajectory:
+class Ranked:
+    """A recorded path of products whose spectra are known, and so their effective ranks."""
+
+    def effective_rank(self, kind="entropy"):
+        """Effective rank of each recorded product.
+
+        Parameters
+        ----------
+        kind : {"entropy", "nuclear", "stable"}
+            See `dmflib.matrices.effective_rank`.
+
+        Returns
+        -------
+        ndarray, shape (T,)
+
+        Raises
+        ------
+        ValueError
+            If `kind` is unknown, a product is zero, or the spectra were not kept.
+        """
+        return matrices.effective_rank_of_spectrum(self._spectra, kind)
+
+
+class Trajectory(Ranked):
     """The recorded path of a gradient descent or gradient flow.
+
+    Its method ``effective_rank(kind)`` is that of `Ranked`; it needs the products or their
+    singular values.
 
     Parameters
     ----------
@@ -74,25 +102,9 @@ class Trajectory:
         products = self._require("products", wanted="singular_values")
         return matrices.singular_values(products)
 
-    def effective_rank(self, kind="entropy"):
-        """Effective rank of each recorded product.
-
-        Parameters
-        ----------
-        kind : {"entropy", "nuclear", "stable"}
-            See `dmflib.matrices.effective_rank`.
-
-        Returns
-        -------
-        ndarray, shape (T,)
-
-        Raises
-        ------
-        ValueError
-            If `kind` is unknown, a product is zero, or neither products nor singular values
-            were kept.
-        """
-        return matrices.effective_rank_of_spectrum(self.singular_values, kind)
+    @property
+    def _spectra(self):
+        return self.singular_values
 
 
 class Recorder:
@@ -170,13 +182,43 @@ class Recorder:
         return Trajectory(times, losses, kept, stopped_by, final_factors, evaluations)
 
 
+def schedule(record):
+    """Steps that the caller wants recorded, however long the run will be.
+
+    Parameters
+    ----------
+    record : int or array_like of int
+        Every so many steps, or exactly these.
+
+    Returns
+    -------
+    range or dict
+        Holds the steps in increasing order, the start among them; ``step in schedule`` is quick.
+
+    Raises
+    ------
+    ValueError
+        If `record` is neither a positive integer nor a list of non-negative ones.
+    """
+    if not isinstance(record, (list, tuple, range, np.ndarray)):
+        return range(0, ENDLESS, _checks.integer("record", record, at_least=1))
+    allowed = "a positive integer or a non-empty list of non-negative integers"
+    try:
+        steps = np.asarray(record)
+    except ValueError:  # rows of different lengths
+        _checks.fail("record", record, allowed)
+    if steps.ndim != 1 or not steps.size or steps.dtype.kind not in "iu" or steps.min() < 0:
+        _checks.fail("record", record, allowed)
+    return dict.fromkeys(sorted({0, *steps.tolist()}))
+
+
 def recorded_steps(record, steps):
     """Steps that a run of known length records, in order, its first and last among them.
 
     Parameters
     ----------
     record : int or array_like of int
-        Every so many steps, or exactly these; those beyond the end are left out.
+        See `schedule`; steps beyond the end are left out.
     steps : int
         Length of the run.
 
@@ -191,17 +233,4 @@ def recorded_steps(record, steps):
         not a non-negative integer.
     """
     steps = _checks.integer("steps", steps, at_least=0)
-    if isinstance(record, (list, tuple, range, np.ndarray)):
-        allowed = "a positive integer or a non-empty list of non-negative integers"
-        try:
-            listed = np.asarray(record)
-        except ValueError:  # rows of different lengths
-            _checks.fail("record", record, allowed)
-        if listed.ndim != 1 or not listed.size or listed.dtype.kind not in "iu":
-            _checks.fail("record", record, allowed)
-        if listed.min() < 0:
-            _checks.fail("record", record, allowed)
-        wanted = listed[listed <= steps].tolist()
-    else:
-        wanted = range(0, steps, _checks.integer("record", record, at_least=1))
-    return sorted({0, *wanted, steps})
+    return [*takewhile(lambda step: step < steps, schedule(record)), steps]

@@ -207,6 +207,7 @@ CASES = [
     *cases(stopping.check_rule, {"name": "rule"}, rule=NOT_RULES),
     # trajectory
     *cases(trajectory.Recorder, {}, keep=["all", ["products", "all"], None, 3, [None], [3], ""]),
+    *cases(trajectory.schedule, {}, record=[0, -1, 1.5, None, "2", [], [-1], [0.5], [[1], [1, 2]]]),
     *cases(
         trajectory.recorded_steps,
         {"record": 1, "steps": 5},
@@ -282,6 +283,7 @@ WITHOUT_CHECKS = {
     "Interrupted": "made by the movers",
     "TimeReached": "made by the movers",
     "Trajectory": "made by the movers",
+    "Ranked": "base class without a constructor",
     "DivergenceWarning": "a warning",
     "InterruptionWarning": "a warning",
     "warn_ended": "called by the movers with what they made",

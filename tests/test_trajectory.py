@@ -6,7 +6,7 @@ import pytest
 from dmflib import matrices
 from dmflib.linear_networks import gaussian, product
 from dmflib.stopping import MaxSteps
-from dmflib.trajectory import KEEPABLE, Recorder, Trajectory, recorded_steps
+from dmflib.trajectory import KEEPABLE, Recorder, Trajectory, recorded_steps, schedule
 
 
 def recorded(keep, count=4, widths=(3, 4, 2)):
@@ -121,6 +121,14 @@ def test_recorded_steps_hold_both_ends_in_order_and_nothing_beyond():
     assert recorded_steps([9, 2, 2], 5) == [0, 2, 5]
     assert recorded_steps(10, 0) == [0]
     assert recorded_steps(np.array([5]), 5) == [0, 5]
+
+
+@pytest.mark.parametrize("record", [1, 3, 10**30, [9, 2, 2], np.array([0]), range(4, 9)])
+def test_a_schedule_holds_the_steps_of_a_run_of_any_length(record):
+    due = schedule(record)
+    for steps in range(12):
+        wished = [k for k in range(steps + 1) if k in due or k == steps]
+        assert recorded_steps(record, steps) == wished
 
 
 @pytest.mark.parametrize("record", [0, -1, 1.5, None, "2", [], [-1], [0.5], [[1], [1, 2]]])
