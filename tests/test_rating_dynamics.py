@@ -346,6 +346,27 @@ def test_the_rank_one_fit_is_a_critical_point(seed):
     assert perfect.error(value * np.outer(left, right)) < 1e-4
 
 
+@pytest.mark.ledger("prop-rating-dynamics-plateau")
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_a_good_fit_of_rank_one_lies_above_the_norm_of_the_data(seed):
+    """Alternating means from the leading singular pair never come to a greater loss than its ray.
+
+    That is all the proof uses of a best fit.
+    """
+    rng = np.random.default_rng(seed)
+    m, n = (int(d) for d in rng.integers(2, 9, 2))
+    mask = rng.random((m, n)) < rng.uniform(0.2, 1)
+    mask[np.arange(max(m, n)) % m, np.arange(max(m, n)) % n] = True
+    B = np.where(mask, rng.uniform(1, 5, (m, n)), 0.0)
+    U, s, Vt = np.linalg.svd(B)
+    x, z = np.abs(U[:, 0]) + 1e-12, np.abs(Vt[0]) + 1e-12
+    for _ in range(500):
+        x = (B @ z) / (mask @ z**2)
+        z = (x @ B) / (x**2 @ mask)
+    evidence.at_most(s[0], np.linalg.norm(x) * np.linalg.norm(z), slack=1e-9)
+
+
 def test_the_first_plateau_of_depth_three_is_the_rank_one_fit():
     ratings = synthetic_ratings(20, 30, 300, noise=0.2, rng=0)
     value, u, v = rank_one_fit(ratings)
