@@ -27,6 +27,7 @@ from functools import cached_property
 import numpy as np
 
 from dmflib import _checks
+from dmflib.bregman import check_solvable, doubled
 from dmflib.stopping import Diverged, DivergenceWarning
 
 MAX_STEPS = 20_000  # of the integrator
@@ -372,8 +373,8 @@ def flow(
     depth : int
         :math:`N\ge2`.
     init : float or array_like, shape (n,)
-        :math:`w(0)`, positive; a number stands for equal weights. In the signed case both halves
-        of the weights start here.
+        :math:`w(0)`, positive; a number stands for equal weights. In the signed case p and q both
+        start here, or at the two rows of an array of shape (2, n).
     radial_rate : float or None
         :math:`\eta_r`, positive. None is the plain flow :math:`\dot w=-\eta_v\nabla_wL`.
     direction_rate : float
@@ -411,7 +412,9 @@ def flow(
             _checks.fail("record", due, "increasing times between 0 and t_final")
         due = due.tolist()
     system = _System(A, y, depth, rate, speed)
-    times, logs, ended = _integrate(system, np.log(w), tol, t_final, rtol, due)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # LSODA's; its status says it too
+        times, logs, ended = _integrate(system, np.log(w), tol, t_final, rtol, due)
     weights = np.exp(logs)
     residuals = np.linalg.norm(weights**depth @ A.T - y, axis=1)
     ones = np.ones(len(times))
@@ -477,15 +480,13 @@ def _integrate(system, logs, tol, t_final, rtol, due):
     for _ in range(MAX_STEPS):
         if np.linalg.norm(system.parts(solver.y)[3]) <= goal:
             ended = "residual"
-        elif _log_norm(solver.y) < floor:
+        elif solver.y.max() < floor and _log_norm(solver.y) < floor:
             ended = "collapse"
         elif solver.status == "finished":
             ended = "time"
         if ended:
             break
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # LSODA's; its status says it too
-            solver.step()
+        solver.step()
         if solver.status == "failed":
             break
         if due is None:
@@ -537,7 +538,7 @@ def limit(A, y, depth, init, radial_rate, *, direction_rate=1.0, signed=False):
     depth : int
         :math:`N\ge2`.
     init : float or array_like, shape (n,)
-        :math:`w(0)`, positive; a number stands for equal weights.
+        :math:`w(0)`, positive; a number stands for equal weights. Signed as in `flow`.
     radial_rate : float or None
         :math:`\eta_r`, positive; None for the plain flow.
     direction_rate : float
@@ -560,11 +561,9 @@ def limit(A, y, depth, init, radial_rate, *, direction_rate=1.0, signed=False):
     path = _Path(A, y, depth, np.log(w))
     if rate is None:
         s = 0.0
-        path.walk_to(s)
     else:
-        kappa = rate / speed
-        s = _magnification_root(path, math.exp(_log_norm(np.log(w))), kappa)
-    weights = np.exp(path.logs)
+        s = _magnification_root(path, math.exp(_log_norm(np.log(w))), rate / speed)
+    weights = np.exp(path.walk_to(s))
     return Limit(_unknown(weights, depth, signed), float(np.linalg.norm(weights)), float(s))
 
 
@@ -573,20 +572,17 @@ def _magnification_root(path, r0, kappa):
     from scipy.optimize import brentq
 
     def function(s):
-        return s - log_magnification(r0, path.walk_to(s), kappa)
+        return s - log_magnification(r0, math.exp(_log_norm(path.walk_to(s))), kappa)
 
     here, value = 0.0, function(0.0)
     direction = -math.copysign(1.0, value)
     while value * direction < 0:
-        if path.settled and direction > 0:
-            # The minimiser does not change any more, so only s does.
-            return here - value
         last, here, value = here, here + direction, function(here + direction)
-    if value == 0 or here == 0:
+        if path.settled:
+            direction *= 2
+    if value == 0:
         return here
-    root = brentq(function, min(last, here), max(last, here), xtol=1e-13, rtol=1e-14)
-    path.walk_to(root)
-    return root
+    return brentq(function, min(last, here), max(last, here), xtol=1e-13, rtol=1e-14)
 
 
 class _Path:
@@ -599,26 +595,23 @@ class _Path:
 
     For :math:`N>2` and growing :math:`s` this is the central path of a linear program.
 
-    Attributes
-    ----------
-    logs : ndarray, shape (n,)
-        The last point computed.
-    settled : bool
-        Whether the point is the vertex that it tends to for growing `s`.
+    Once the point is, to rounding, the vertex that it tends to for growing :math:`s`, the path is
+    `settled`, and known from there on: the support rests, and off it :math:`\ell` falls with
+    constant slope.
     """
 
     def __init__(self, A, y, depth, start):
         self._A, self._y, self._depth, self._start = A, y, depth, start
         # The scale of the start is absorbed in s.
         self._shift = start.max()
-        self.logs = np.full(len(start), math.log(np.linalg.norm(y)) / depth)
+        self._logs = np.full(len(start), math.log(np.linalg.norm(y)) / depth)
         self._mu, self._s = np.zeros(len(y)), None
-        self.settled = False
+        self.settled, self._fall = False, None
 
     def walk_to(self, s):
-        """Go to the minimiser for `s` in steps that move x by e^3 at most; return its radius."""
+        """Go to the minimiser for `s` in steps that move x by e^3 at most; return its logs."""
         if self._s is None:
-            self._s = self._shift - self.logs[0]  # a start of the size of the solution
+            self._s = self._shift - self._logs[0]  # a start of the size of the solution
             self._move_to(self._s)
         step = 3.0 / self._depth
         while self._s != s and not (self.settled and s > self._s):
@@ -627,43 +620,49 @@ class _Path:
                 self._move_to(there)
             except ArithmeticError:
                 # Rounding on the support exceeds what the tiny weights can compensate.
-                if there < self._s or self._off_vertex() > 1e-9:
+                if there < self._s or not self._settles(1e-9):
                     raise
-                self.settled = True
                 break
             self._s = there
-            self.settled = self._off_vertex() < 1e-14
-        return float(math.exp(_log_norm(self.logs)))
+            self._settles(1e-14)
+        return self._logs - max(s - self._s, 0) * self._fall if self.settled else self._logs
 
-    def _off_vertex(self):
-        """Share of x outside a support whose vertex solves the linear program; else infinity.
+    def _settles(self, tolerance):
+        """Find out whether x lies on a support whose vertex solves the linear program.
 
-        The program is that of s = infinity: least <c, x> over all solutions, with c = w_0^(2-N).
-        Since <c, x> falls with s, a point near a unique minimiser stays near it.
+        A share of `tolerance` may lie off it. The program is that of s = infinity: least <c, x>
+        over all solutions, with c = w_0^(2-N). Since <c, x> falls with s, a point near a unique
+        minimiser stays near it.
         """
-        N, x = self._depth, np.exp(self._depth * self.logs)
+        N, x = self._depth, np.exp(self._depth * self._logs)
+        self.settled = False
         excess, start = self._s - self._shift, self._start - self._shift
         if excess <= 0:
-            return math.inf
+            return False
         if N == 2:
             cost, mu = np.ones_like(x), self._mu / excess
         else:
             cost, mu = np.exp((2 - N) * start), -self._mu
         slack = (cost - mu @ self._A) / cost
         on = slack < x / x.max()
-        if not on.any():
-            return math.inf
+        if not on.any() or x[~on].sum() >= tolerance * x.sum():
+            return False
         columns = self._A[:, on]
         repair, _, rank, _ = np.linalg.lstsq(columns.T, (slack * cost)[on], rcond=None)
         slack = (cost - (mu + repair) @ self._A) / cost
-        if rank < on.sum() or np.abs(slack[on]).max() > 1e-9 or (slack[~on] <= 1e-9).any():
-            return math.inf
-        return x[~on].sum() / x.sum()
+        vertex = np.linalg.lstsq(columns, self._y, rcond=None)[0]
+        unique = rank == on.sum() and np.abs(slack[on]).max() <= 1e-9 and (slack[~on] > 1e-9).all()
+        if unique and (vertex > 0).all():
+            self.settled, self._fall = True, np.where(on, 0.0, slack if N == 2 else 1.0)
+            self._logs[on] = np.log(vertex) / N
+            if N > 2:  # Newton's method, which looks at x, has not moved these to their places
+                self._logs[~on] = np.log((cost * slack)[~on]) / (2 - N) - excess
+        return self.settled
 
     def _move_to(self, s):
         """Newton's method for `s` from the last point."""
         A, N, y = self._A, self._depth, self._y
-        logs, mu, small = self.logs, self._mu, 1e-13 * np.linalg.norm(y)
+        logs, mu, small = self._logs, self._mu, 1e-13 * np.linalg.norm(y)
         excess = s - self._shift
         weights = np.exp((2 - N) * (self._start - self._shift))
         last = math.inf
@@ -692,7 +691,7 @@ class _Path:
                 last = move
         else:
             raise ArithmeticError(f"Newton's method did not converge at s = {s:g}")
-        self.logs, self._mu = logs, mu
+        self._logs, self._mu = logs, mu
 
 
 def _solve(M, target):
@@ -704,8 +703,8 @@ def _solve(M, target):
     diagonal = np.abs(np.diagonal(R))
     rank = int((diagonal > diagonal[0] * 1e-15 * max(M.shape)).sum()) if diagonal[0] > 0 else 0
     R, z = R[:rank, :rank], np.zeros(M.shape[1])
-    half = solve_triangular(R, target[pivots[:rank]], trans="T")
-    z[pivots[:rank]] = solve_triangular(R, half)
+    half = solve_triangular(R, target[pivots[:rank]], trans="T", check_finite=False)
+    z[pivots[:rank]] = solve_triangular(R, half, check_finite=False)
     return z
 
 
@@ -742,7 +741,7 @@ def descent(
     depth : int
         :math:`N\ge2`.
     init : float or array_like, shape (n,)
-        :math:`w(0)`, positive; a number stands for equal weights.
+        :math:`w(0)`, positive; a number stands for equal weights. Signed as in `flow`.
     radial_rate : float or None
         :math:`\eta_r`, positive; None for the plain descent on :math:`w`.
     step_size : float
@@ -844,32 +843,12 @@ def _unknown(weights, depth, signed):
 
 def _problem(A, y, depth, init, radial_rate, direction_rate, signed):
     """Check what all movers take; return the positive problem that stands for it."""
-    A = _checks.array("A", A, ndim=2)
-    y = _checks.array("y", y, shape=(len(A),))
+    A, y = check_solvable(A, y, nonnegative=not signed)
     depth = _checks.integer("depth", depth, at_least=2)
-    n = A.shape[1]
-    if np.ndim(init) == 0:
-        init = np.full(n, _checks.real("init", init, above=0))
-    w = _positive("init", init, n)
-    if not isinstance(signed, (bool, np.bool_)):
-        _checks.fail("signed", signed, "True or False")
+    w, A = doubled(A, init, signed, "init")
     if radial_rate is not None:
         radial_rate = _checks.real("radial_rate", radial_rate, above=0)
     direction_rate = _checks.real("direction_rate", direction_rate, above=0)
     if not y.any():
         _checks.fail("y", y, "different from zero")
-    if signed:
-        residual = np.linalg.norm(A @ np.linalg.lstsq(A, y, rcond=None)[0] - y)
-    else:
-        from scipy.optimize import nnls
-
-        residual = nnls(A, y)[1]
-    if residual > 1e-9 * np.linalg.norm(y):
-        kind = "in the range of A" if signed else "A x for some x >= 0"
-        raise ValueError(
-            f"y={np.array2string(y, threshold=8)[:120]}: y must be {kind}; "
-            f"the best fit misses it by {residual:.3g}"
-        )
-    if signed:
-        A, w = np.hstack([A, -A]), np.concatenate([w, w])
     return A, y, depth, w, radial_rate, direction_rate
