@@ -587,6 +587,25 @@ def _possible_support(A, y):
     return result.x[n : 2 * n] > 0.5
 
 
+def independent_rows(B, y):
+    """Return the same system with no more equations than its rank.
+
+    Parameters
+    ----------
+    B : ndarray, shape (m, n)
+    y : ndarray, shape (m,)
+
+    Returns
+    -------
+    B : ndarray, shape (rank, n)
+        Its rows are orthogonal to one another.
+    y : ndarray, shape (rank,)
+    """
+    U, sigma, Vt = np.linalg.svd(B, full_matrices=False)
+    rank = (sigma > max(B.shape) * EPS * sigma[0]).sum()
+    return sigma[:rank, None] * Vt[:rank], U[:, :rank].T @ y
+
+
 class DualSteps:
     r"""Solves with the matrix B diag(curvature) B^T + ridge for the dual variable.
 
@@ -631,9 +650,11 @@ class DualSteps:
         solution : ndarray, shape (m,), or None
             None without a ridge.
         """
-        from scipy.linalg import solve_triangular
+        from scipy.linalg.lapack import dtrtrs  # most of the time would go to a wrapper
 
-        u = solve_triangular(self._R, right[self._pivots], trans=1, check_finite=False)
+        u, failed = dtrtrs(self._R, right[self._pivots], trans=1)
+        if failed:
+            raise np.linalg.LinAlgError("the matrix is singular")
         rows = self._Q @ u
         n = self._roots.size
         slopes = np.empty(n)
@@ -643,11 +664,9 @@ class DualSteps:
 
 def _newton(B, y, x, depth):
     """Minimise the dual from nu = 0; x carries nu, and every step is a mirror step of x."""
-    U, sigma, Vt = np.linalg.svd(B, full_matrices=False)
-    rank = (sigma > max(B.shape) * EPS * sigma[0]).sum()
-    if rank == 0:
+    B, y = independent_rows(B, y)
+    if not y.size:
         return x
-    B, y = sigma[:rank, None] * Vt[:rank], U[:, :rank].T @ y  # independent rows
     last, stalled = np.inf, 0
     for _ in range(1000):
         residual = y - B @ x

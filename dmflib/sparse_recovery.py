@@ -231,9 +231,7 @@ class _DualFlow:
     """One step of the flow nu' = y - B x(nu), from a point x that stands for nu = 0."""
 
     def __init__(self, B, y, depth, rtol):
-        U, sigma, Vt = np.linalg.svd(B, full_matrices=False)
-        rank = (sigma > max(B.shape) * bregman.EPS * sigma[0]).sum() if sigma[0] else 0
-        self.B, self.y = sigma[:rank, None] * Vt[:rank], U[:, :rank].T @ y
+        self.B, self.y = bregman.independent_rows(B, y)
         self.depth, self.rtol = depth, rtol
 
     def first_step(self, x):

@@ -102,7 +102,7 @@ def test_the_path_is_that_of_the_factors(depth, signed, uniform):
         shape = (2, 8) if signed else (8,)
         init = np.full(shape, 0.4) if uniform else np.exp(rng.uniform(-1, 0, shape))
         times = [0.3, 1.0, 4.0]
-        run = sr.hadamard_flow(A, y, depth, init, signed, times=times, t_final=4.0, rtol=1e-9)
+        run = sr.hadamard_flow(A, y, depth, init, signed, times=times, t_final=4.0, rtol=1e-8)
         expected = solve_ivp(
             factor_velocity(A, y, depth, signed), (0, 4), init.ravel(), "DOP853", times,
             rtol=1e-11, atol=1e-13,
@@ -231,7 +231,9 @@ def test_the_effective_start_is_not_vacuous(depth, signed):
         eta = 0.5 * sr.stability_limit(A, np.abs(nearest) ** (1 / depth), depth)
         run = sr.hadamard_descent(A, y, depth, 0.3, eta, signed, steps=2000, residual=1e-12)
         usable += run.effective_start is not None and run.reached
-    assert usable >= 5
+        if usable == 5:
+            return
+    pytest.fail(f"only {usable} runs of 20 converge with all factors positive")
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4])
@@ -239,8 +241,8 @@ def test_descent_tends_to_the_flow_at_first_order(depth):
     A, y, _ = problem(5)
     limit = bg.minimizer(A, y, 0.5**depth, depth, signed=True)
     gaps = []
-    for eta in (0.01, 0.005, 0.0025):
-        run = sr.hadamard_descent(A, y, depth, 0.5, eta, residual=1e-12)
+    for eta in (0.02, 0.01, 0.005):
+        run = sr.hadamard_descent(A, y, depth, 0.5, eta, residual=1e-9)
         gaps.append(np.abs(run.limit - limit).max())
     assert_allclose(np.array(gaps[:-1]) / gaps[1:], 2, rtol=0.1)
 
@@ -249,7 +251,7 @@ def test_descent_tends_to_the_flow_at_first_order(depth):
 @pytest.mark.parametrize("signed", [False, True])
 def test_descent_leaves_solutions_above_the_limit_and_stays_below(depth, signed):
     A, y, rng = problem(2, signed)
-    flow = sr.hadamard_flow(A, y, depth, 0.3, signed, residual=1e-14, rtol=1e-8)
+    flow = sr.hadamard_flow(A, y, depth, 0.3, signed, residual=1e-14)
     limit = sr.stability_limit(A, flow.factors[-1], depth)
     near = flow.factors[-1] * (1 + 1e-7 * rng.standard_normal(flow.factors[-1].shape))
     for fraction, settles in ((0.98, True), (1.02, False)):
@@ -495,7 +497,6 @@ def test_bounds_are_the_printed_formulas():
 
 def test_the_constants_of_the_talk_are_wrong():
     # With beta_1 = alpha sqrt(n), beta_min = alpha, as printed, the "bound" is not one.
-    broken = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
         depth, n, scale = 2, 40, 0.02
@@ -505,8 +506,9 @@ def test_the_constants_of_the_talk_are_wrong():
         limit = bg.minimizer(A, A @ z, scale**depth, depth)
         Q = sr.basis_pursuit(A, A @ z, nonnegative=True).sum()
         bound = sr.l1_excess_bound(Q, scale * np.sqrt(depth), scale, depth)
-        broken += limit.sum() > (1 + bound) * Q
-    assert broken > 0
+        if limit.sum() > (1 + bound) * Q:
+            return
+    pytest.fail("no instance exceeds the printed bound")
 
 
 BAD = [
