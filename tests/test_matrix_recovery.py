@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_bad_input import cases
 
 from dmflib import matrix_recovery as mr
 from dmflib.flow import gradient_flow
@@ -704,12 +705,7 @@ BAD = [
 
 @pytest.mark.parametrize(
     ("function", "arguments", "name"),
-    [
-        (function, {**good, name: value}, name)
-        for function, good, bad in BAD
-        for name, values in bad.items()
-        for value in values
-    ],
+    [case for function, good, bad in BAD for case in cases(function, good, **bad)],
 )
 def test_bad_input_names_the_argument(function, arguments, name):
     with pytest.raises(ValueError, match=name.removesuffix("s")):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize
+from test_bad_input import cases
 
 from dmflib import norm_blowup as nb
 from dmflib.descent import gradient_descent
@@ -633,12 +634,7 @@ BAD = [
 
 @pytest.mark.parametrize(
     ("function", "arguments", "name"),
-    [
-        (function, {**good, name: value}, name)
-        for function, good, bad in BAD
-        for name, values in bad.items()
-        for value in values
-    ],
+    [case for function, good, bad in BAD for case in cases(function, good, **bad)],
 )
 def test_bad_input_names_the_argument(function, arguments, name):
     with pytest.raises(ValueError, match=name):

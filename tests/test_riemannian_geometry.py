@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.integrate import quad
 from scipy.linalg import expm
+from test_bad_input import cases
 
 from dmflib import riemannian_geometry as rg
 from dmflib.flow import gradient_flow, product_flow
@@ -792,12 +793,7 @@ BAD = [
 
 @pytest.mark.parametrize(
     ("function", "arguments", "name"),
-    [
-        (function, {**good, name: value}, name)
-        for function, good, bad in BAD
-        for name, values in bad.items()
-        for value in values
-    ],
+    [case for function, good, bad in BAD for case in cases(function, good, **bad)],
 )
 def test_bad_input_names_the_argument(function, arguments, name):
     with pytest.raises(ValueError, match=name):
