@@ -1,21 +1,51 @@
-/* Small repairs that make every page work from the keyboard. */
+/* What every page does once it can be read. */
 "use strict";
 
 // A box that scrolls must be reachable with the keyboard.
-function makeScrollable() {
-  const boxes = document.querySelectorAll(
+const boxes = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const scrolls = target.scrollWidth > target.clientWidth + 1;
+    if (scrolls) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  }
+});
+document.addEventListener("DOMContentLoaded", () => {
+  const found = document.querySelectorAll(
     ".bd-article div.math, .bd-article .cell_output pre, .bd-article div.highlight pre, .bd-article .pst-scrollable-table-container",
   );
-  for (const box of boxes) {
-    const scrolls = box.scrollWidth > box.clientWidth + 1;
-    if (scrolls) box.tabIndex = 0;
-    else box.removeAttribute("tabindex");
-  }
-}
+  for (const box of found) boxes.observe(box);
+});
 
-document.addEventListener("DOMContentLoaded", makeScrollable);
-window.addEventListener("load", makeScrollable);
-window.addEventListener("resize", makeScrollable);
+// Sections out of sight are laid out after the page is shown (book.css holds them back), one at a
+// time; at once when the reader was sent to a place among them, which must not move afterwards.
+window.addEventListener("load", () => {
+  const sections = [...document.querySelectorAll(".bd-article > section > section")];
+  const show = (section) => section?.style.setProperty("content-visibility", "visible");
+  const later = window.requestIdleCallback ?? ((task) => setTimeout(task, 50));
+  const next = () => {
+    show(sections.shift());
+    if (sections.length) later(next);
+  };
+  if (!location.hash) return later(next);
+  sections.forEach(show);
+  document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
+});
+
+// The signs of a formula are drawn, not written, so copying would lose them: copy its TeX.
+document.addEventListener("copy", (event) => {
+  const selection = getSelection();
+  if (!selection.rangeCount || !event.clipboardData) return;
+  const copied = selection.getRangeAt(0).cloneContents();
+  const formulas = copied.querySelectorAll("mjx-container");
+  if (!formulas.length) return;
+  for (const formula of formulas) {
+    const tex = formula.querySelector("annotation")?.textContent ?? "";
+    const sign = formula.hasAttribute("display") ? "$$" : "$";
+    formula.replaceWith(sign + tex + sign);
+  }
+  event.clipboardData.setData("text/plain", copied.textContent);
+  event.preventDefault();
+});
 
 // The page's policy forbids handlers that stand in attributes.
 document.addEventListener("click", (event) => {

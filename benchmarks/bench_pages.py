@@ -32,7 +32,10 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-TYPESET = "window.MathJax?.startup?.promise.then(() => performance.now())"
+# Formulas stand in the page; they are whole when their last font has arrived and is painted.
+FONTS = """document.fonts.addEventListener("loadingdone",
+    () => requestAnimationFrame(() => setTimeout(() => { window.whole = performance.now(); })))"""
+TYPESET = "Math.max(window.whole ?? 0, performance.getEntriesByType('navigation')[0].responseEnd)"
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 SLIDE = """slider => {
     const times = [];
@@ -80,17 +83,18 @@ def measure(browser, address, page):
     session = context.new_cdp_session(tab)
     session.send("Network.enable")
     session.send("Network.emulateNetworkConditions", FAST_3G)
+    tab.add_init_script(FONTS)
     Server.sent = 0
     tab.goto(f"{address}/{page}", wait_until="load", timeout=120_000)
-    typeset = tab.evaluate(TYPESET)
-    paint = tab.evaluate(PAINT)
     tab.wait_for_timeout(3000)
+    paint = tab.evaluate(PAINT)
+    typeset = max(tab.evaluate(TYPESET), paint)
     weight = Server.sent
     moves = [0.0]
     for slider in tab.locator("figure.dmf-explorer input[type=range]").all():
         moves += slider.evaluate(SLIDE)
     context.close()
-    return weight / 1e3, paint / 1e3, (typeset or 0) / 1e3, statistics.median(moves), max(moves)
+    return weight / 1e3, paint / 1e3, typeset / 1e3, statistics.median(moves), max(moves)
 
 
 def main():

@@ -30,9 +30,8 @@ BUILD = ROOT / "_build"
 EXECUTED, SOURCE, WORK, HTML = (BUILD / name for name in ("executed", "source", "work", "html"))
 PAGES = ("*.md", "*.bib", "_config.yml", "_toc.yml", "_static/**/*", "_templates/**/*")
 NOT_PAGES = {"README.md", "CONTRIBUTING.md"}
-# What MathJax loads for TeX input, its fonts and its accessible explorer; the rest is 15 MB.
-MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions", "a11y", "ui")
-MATHJAX_SPEECH = {"base.json", "en.json"}
+# Pages are typeset when they are finished; of MathJax they need the fonts.
+MATHJAX_FONTS = "output/chtml/fonts"
 
 
 def package_key():
@@ -157,13 +156,10 @@ def run_sphinx(pages):
 def trim(pages):
     """Remove the parts of MathJax that no page asks for."""
     mathjax = pages / "_static" / "mathjax"
-    wanted = [mathjax / name for name in MATHJAX]
+    fonts = mathjax / MATHJAX_FONTS
     for path in mathjax.rglob("*"):
-        if path.is_dir() or any(path == w or w in path.parents for w in wanted):
-            continue
-        if path.parent.name == "mathmaps" and path.name in MATHJAX_SPEECH:
-            continue
-        path.unlink()
+        if path.is_file() and fonts not in path.parents:
+            path.unlink()
 
 
 def publish(pages):
@@ -173,7 +169,10 @@ def publish(pages):
         shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(pages, fresh)
     trim(fresh)
-    finish(fresh)
+    try:
+        finish(fresh)
+    except ValueError as problem:
+        sys.exit(f"the book was not built: {problem}")
     if HTML.exists():
         HTML.rename(old)
     fresh.rename(HTML)

@@ -2,7 +2,7 @@
 
 The articles of the built pages are joined in the order of the table of contents into one document,
 so that a link from one page to another becomes a link inside the PDF and the headings become its
-outline. Formulas are those of the pages, typeset by the same MathJax; explorers are figures;
+outline. Formulas are those of the pages; explorers are figures;
 solutions are open, and code that the page folds away is left out.
 """
 
@@ -136,18 +136,14 @@ def join(html=HTML):
     contents = "\n".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in titles)
     styles = "\n".join(
         f'<link rel="stylesheet" href="{(html / "_static" / name).resolve().as_uri()}" />'
-        for name in ("pygments.css", "proof.css", "explore.css")
+        for name in ("pygments.css", "proof.css", "explore.css", "formulas.css")
         if (html / "_static" / name).exists()
     )
-    mathjax = (html / "_static" / "mathjax" / "tex-chtml.js").resolve().as_uri()
     document = f"""<!DOCTYPE html>
 <html lang="en" data-theme="light"><head><meta charset="utf-8" />
 <title>The implicit bias of gradient descent</title>
 {styles}
-<style>{STYLE}</style>
-<script>window.MathJax = {{options: {{processHtmlClass: "math", ignoreHtmlClass: "tex2jax_ignore",
-  enableMenu: false}}, startup: {{typeset: true}}}}</script>
-<script defer src="{mathjax}"></script></head>
+<style>{STYLE}</style></head>
 <body class="bd-article">
 <section class="titlepage"><h1>The implicit bias of gradient descent</h1>
 <p>Edition {version}, {day.day} {day:%B %Y}</p></section>
@@ -192,7 +188,7 @@ def print_pdf(source, target, executable):
         page = browser.new_page(viewport={"width": WIDTH, "height": 1000})
         page.emulate_media(media="print", color_scheme="light")
         page.goto(source.as_uri(), wait_until="load", timeout=120_000)
-        page.evaluate("MathJax.startup.promise.then(() => true)")
+        page.evaluate("document.fonts.ready.then(() => true)")
         page.evaluate(SHRINK, WIDTH)
         wide = page.evaluate(WIDE % WIDTH)
         part = target.with_suffix(".part")
