@@ -1,17 +1,15 @@
 """The full site: JupyterLite beside the book, the wheel in it, nothing fetched before a click."""
 
-import functools
 import hashlib
-import http.server
 import json
 import subprocess
 import sys
-import threading
 import zipfile
 from urllib.parse import urlsplit
 
 import build_site
 import pytest
+from serving import served
 
 pytestmark = pytest.mark.skipif(
     not (build_site.BUILD / "html").exists(), reason="run `make book` before the tests of the site"
@@ -109,15 +107,7 @@ def test_wheel_imports_with_numpy_alone(site, tmp_path):
 
 @pytest.mark.browser
 def test_button_opens_the_notebook_and_nothing_is_fetched_before(site, browser):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    handler = functools.partial(Quiet, directory=str(site))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        address = f"http://127.0.0.1:{server.server_port}"
+    with served(site) as address:
         context = browser.new_context()
         elsewhere = []
 
@@ -142,5 +132,3 @@ def test_button_opens_the_notebook_and_nothing_is_fetched_before(site, browser):
         place = urlsplit(build_site.pyodide_url(lock)).netloc
         assert {urlsplit(url).netloc for url in elsewhere} == {place}
         context.close()
-        server.shutdown()
-        thread.join()

@@ -132,21 +132,3 @@ def test_pictures_wait_and_keep_their_place(tmp_path):
     assert 'width="30" height="20"' in finish_pages.picture('<img src="b.png?v=1" />', tmp_path)
     sized = '<img loading="lazy" width="3" src="c.png" />'
     assert finish_pages.picture('<img width="3" src="c.png" />', tmp_path) == sized
-
-
-def test_one_style_sheet_with_the_imports_and_the_icons_in_use(tmp_path):
-    styles = tmp_path / "_static" / "styles"
-    styles.mkdir(parents=True)
-    (tmp_path / "_static" / "basic.css").write_text("p{color:red}")
-    (styles / "theme.css").write_text(
-        '@charset "UTF-8";@import \'../basic.css\';.fa-bars:before{content:"\\f0c9"}'
-        '.fa-gone:before{content:"\\f0ca"}.x{background:url(../x.png)}.y{background:url(data:a)}'
-    )
-    text = tmp_path / finish_pages.bundle(tmp_path, ["_static/styles/theme.css"], {"fa-bars"})
-    text = text.read_text(encoding="utf-8")
-    assert "p{color:red}" in text
-    assert "fa-bars" in text
-    assert "fa-gone" not in text
-    assert "url(x.png)" in text
-    assert "url(data:a)" in text
-    assert text.count("@charset") == 1

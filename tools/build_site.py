@@ -39,12 +39,20 @@ BUTTON = (
     '<a class="run-live" href="{root}lite/notebooks/index.html?path=chapters/{stem}.ipynb">'
     "Run live</a>"
 )
+# The list of files, to which the logo leads, is left out: back to the book instead.
+TREE = (
+    '<!DOCTYPE html><html lang="en"><title>The book</title>'
+    '<meta http-equiv="refresh" content="0; url=../../index.html"></html>\n'
+)
 
 
 def pyodide_url(lock):
     """Where the runtime is fetched from: the public distribution of this release, or a copy."""
     public = f"https://cdn.jsdelivr.net/pyodide/v{lock['info']['version']}/full"
-    return os.environ.get("PYODIDE_URL", public).rstrip("/")
+    url = os.environ.get("PYODIDE_URL", public).rstrip("/")
+    if not url.startswith(("https://", "http://", "/")):
+        sys.exit(f"PYODIDE_URL={url}: it must begin with https://, http:// or /")
+    return url
 
 
 def make_wheels(folder):
@@ -67,7 +75,8 @@ def requirements(wheel):
         name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
         lines = archive.read(name).decode("utf-8").splitlines()
     wanted = [line.partition(":")[2] for line in lines if line.startswith("Requires-Dist:")]
-    return [re.split(r"[\s<>=!~;\[]", w.strip())[0].lower() for w in wanted if "extra ==" not in w]
+    names = [re.split(r"[\s<>=!~;\[]", w.strip())[0] for w in wanted if "extra ==" not in w]
+    return [name.replace("_", "-").lower() for name in names]
 
 
 def extended_lock(lock, wheels, url):
@@ -111,6 +120,7 @@ def build_lite(target, wheels, lock, url):
             "jupyter-lite-schema-version": 0,
             "jupyter-config-data": {
                 "appName": "The implicit bias of gradient descent",
+                "appUrl": "./..",  # where lite/index.html leads
                 "disabledExtensions": DISABLED,
                 "litePluginSettings": settings,
             },
@@ -140,6 +150,8 @@ def build_lite(target, wheels, lock, url):
         shutil.copy(wheel, place)
     for path in target.rglob("*.map"):
         path.unlink()
+    (target / "tree").mkdir()
+    (target / "tree" / "index.html").write_text(TREE, encoding="utf-8")
 
 
 def add_buttons(pages):

@@ -16,13 +16,13 @@ from fontTools import subset
 
 PLACE = re.compile(r"url\((?!['\"]?(?:data:|#))['\"]?([^'\")]+)['\"]?\)")
 IMPORT = re.compile(r"""@import\s*["']([^"']+)["'];?""")
-CLASS = re.compile(r'\bclass="([^"]*)"')
+CLASS = re.compile(r"""\bclass=(?:"([^"]*)"|'([^']*)'|([^\s>"']+))""")
 CLASS_IN_SELECTOR = re.compile(r"\.((?:[A-Za-z_-]|\\.)(?:[\w-]|\\.)*)")
 # Classes inside :not(), :is() and their like need not all be there.
 FUNCTION = re.compile(r":[\w-]+\([^()]*(?:\([^()]*\)[^()]*)*\)")
 # Bootstrap composes these names while the page is read.
 COMPOSED = "bs-"
-SIGN = re.compile(r"""content:\s*["']([^"']*)["']""")
+STRING = re.compile(r"""(["'])([^"']{1,12})\1""")
 ESCAPE = re.compile(r"\\([0-9a-fA-F]{1,6})\s?")
 ICONS = "vendor/fontawesome/webfonts/fa-solid-900"
 ICON_FILES = re.compile(
@@ -36,7 +36,9 @@ EMPTY = "MathJax_Zero.woff"
 
 def words_in_use(pages, texts):
     """All class names of the pages, and all words of the scripts, which may set more of them."""
-    found = {word for text in texts for names in CLASS.findall(text) for word in names.split()}
+    found = {
+        word for text in texts for match in CLASS.findall(text) for word in "".join(match).split()
+    }
     for path in (pages / "_static").rglob("*.js"):
         found |= set(re.findall(r"[A-Za-z_][\w-]*", path.read_text(encoding="utf-8")))
     return found
@@ -94,12 +96,14 @@ def read(pages, sheet):
 
 
 def signs(text):
-    """Code points that a style sheet writes into pages."""
-    found = set()
-    for content in SIGN.findall(text):
-        plain = ESCAPE.sub(lambda m: chr(int(m[1], 16)), content)
-        found |= {ord(sign) for sign in plain}
-    return found
+    """Code points of all short strings of a style sheet, among them those it writes into pages."""
+    strings = (string for _, string in STRING.findall(text))
+    return {ord(sign) for string in strings for sign in ESCAPE.sub(code_point, string)}
+
+
+def code_point(match):
+    """The sign that an escape stands for."""
+    return chr(int(match[1], 16))
 
 
 def shrink(path, target, codes):

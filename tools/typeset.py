@@ -35,9 +35,24 @@ const font = new parts.output.chtml.fonts.tex_ts.TeXFont({fontURL: FONTS});
 const output = new parts.output.chtml_ts.CHTML({font});
 const page = parts.mathjax.mathjax.document("", {InputJax: input, OutputJax: output});
 
+// A formula in a line may break after its relations and its sums, as in print: after operators with
+// the same wide space on both sides.
+function breakable(container) {
+    const row = adaptor.firstChild(container);
+    for (const part of adaptor.childNodes(row)) {
+        const next = adaptor.next(part), space = adaptor.getAttribute(part, "space");
+        const wide = space === "4" || space === "3";
+        if (next && wide && adaptor.getAttribute(next, "space") === space) {
+            adaptor.insert(adaptor.node("wbr"), next);
+        }
+    }
+    return container;
+}
+
 function typeset(tex, display) {
     try {
-        return [true, adaptor.outerHTML(page.convert(tex, {display, em: EM, ex: EX}))];
+        const container = page.convert(tex, {display});
+        return [true, adaptor.outerHTML(display ? container : breakable(container))];
     } catch (error) {
         return [false, error.message];
     }
@@ -45,8 +60,13 @@ function typeset(tex, display) {
 const typesetAll = formulas => JSON.stringify(formulas.map(formula => typeset(...formula)));
 const style = () => adaptor.textContent(output.styleSheet(page));
 """
-# The x-height of the book's text, in units of its size; MathJax makes its own letters as high.
-EM, EX = 16, 8
+# Letters of formulas are as high as those of the text around them, whichever font that has.
+STYLE = """
+mjx-container[jax="CHTML"] { font-size: calc(1ex / 0.442); }
+mjx-container[jax="CHTML"]:not([display]) > mjx-math { display: inline; }
+mjx-math > wbr { white-space: normal; }
+mjx-assistive-mml[display="inline"] { height: 1px !important; width: 1px !important; }
+"""
 FORMULA = re.compile(
     r'(<(?:span|div) class="math notranslate nohighlight"[^>]*>'
     r'\s*(?:<span class="eqno">.*?</span>)?)\s*'
@@ -72,8 +92,7 @@ def engine():
     context.eval("var global = globalThis, MathJax = {loader: {load: []}};")
     for part in PARTS:
         context.eval((mathjax() / part).read_text(encoding="utf-8") + "\n;0")
-    start = START.replace("EM", str(EM)).replace("EX", str(EX))
-    context.eval(start.replace("FONTS", json.dumps("mathjax/output/chtml/fonts/woff-v2")) + "\n;0")
+    context.eval(START.replace("FONTS", json.dumps("mathjax/output/chtml/fonts/woff-v2")) + "\n;0")
     return context
 
 
@@ -104,7 +123,7 @@ def typeset(formulas):
 
 def style():
     """Style sheet of all formulas that were typeset so far, with its fonts beside `_static`."""
-    return engine().eval("style()")
+    return engine().eval("style()") + STYLE
 
 
 def formula(match):
