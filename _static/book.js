@@ -11,7 +11,7 @@ const boxes = new ResizeObserver((entries) => {
 });
 document.addEventListener("DOMContentLoaded", () => {
   const found = document.querySelectorAll(
-    ".bd-article div.math, .bd-article .cell_output pre, .bd-article div.highlight pre, .bd-article .pst-scrollable-table-container",
+    ".bd-article div.math, .bd-article div.math mjx-container, .bd-article .cell_output pre, .bd-article div.highlight pre, .bd-article .pst-scrollable-table-container",
   );
   for (const box of found) boxes.observe(box);
 });
