@@ -373,16 +373,63 @@ def check_solvable(A, y, nonnegative=False):
     y = _checks.array("y", y, shape=(A.shape[0],))
     size = np.linalg.norm(y)
     if nonnegative:
-        from scipy.optimize import nnls
-
-        residual = nnls(A, y)[1] if size else 0.0
+        residual = np.linalg.norm(A @ _nonnegative_solution(A, y) - y)
         wanted = "A @ z for some z >= 0"
     else:
-        residual = np.linalg.norm(A @ np.linalg.lstsq(A, y)[0] - y)
+        residual = np.linalg.norm(A @ np.linalg.lstsq(A, y, rcond=None)[0] - y)
         wanted = "in the range of A"
     if residual > SOLVABLE * size:
         _checks.fail("y", y, f"{wanted}; the best fit leaves a residual of norm {residual:.3e}")
     return A, y
+
+
+def _nonnegative_solution(A, y):
+    """Solve Ax = y with x >= 0 up to `SOLVABLE`, or fit it in least squares if that cannot be.
+
+    The active set method of Lawson and Hanson (1974, chapter 23). `scipy.optimize.nnls` is the
+    same method, but from 1.12 to 1.14 it works with the normal equations and fails where a
+    solution exists: near a residual of zero it goes round in circles. Here the residual falls
+    with every column that is admitted, so no set of columns comes twice.
+    """
+    norms = np.linalg.norm(A, axis=0)
+    norms[norms == 0] = 1
+    columns = A / norms
+    size = np.linalg.norm(y)
+    x, residual = np.zeros(A.shape[1]), y
+    refused = np.zeros(A.shape[1], dtype=bool)
+    while np.linalg.norm(residual) > SOLVABLE / 2 * size:
+        slope = np.where(refused | (x > 0), 0, columns.T @ residual)
+        entering = np.argmax(slope)
+        if slope[entering] <= EPS * size:
+            break
+        trial = _admit(columns, y, x, entering)
+        left = y - columns @ trial
+        if np.linalg.norm(left) < np.linalg.norm(residual):
+            x, residual = trial, left
+            refused[:] = False
+        else:  # the slope was a rounding error
+            refused[entering] = True
+    return x / norms
+
+
+def _admit(A, y, x, entering):
+    """Fit y by the support of x and one more column; columns leave until no entry is negative."""
+    on = x > 0
+    on[entering] = True
+    while True:
+        fit = np.zeros(len(x))
+        fit[on] = np.linalg.lstsq(A[:, on], y, rcond=None)[0]
+        if on[entering] and x[entering] == 0 and fit[entering] <= 0:
+            return x
+        falling = np.flatnonzero(on & (fit <= 0))
+        if not falling.size:
+            return fit
+        # Towards the fit until the first entry reaches zero; that one leaves.
+        fractions = x[falling] / (x[falling] - fit[falling])
+        x = x + fractions.min() * (fit - x)
+        x[falling[fractions.argmin()]] = 0
+        x = np.where(on, np.maximum(x, 0), 0)
+        on = x > 0
 
 
 def minimizer(A, y, start, depth, signed=False):

@@ -558,7 +558,7 @@ def excess_asymptotics(eigenvalues, measurements, depth, scale):
     on, slack = program.support, program.slack[~program.support]
     if depth > 2:
         return float(scale**depth * (slack ** (-2 / (depth - 2))).sum())
-    powers = np.linalg.lstsq(table[:, on], table[:, ~on])[0]
+    powers = np.linalg.lstsq(table[:, on], table[:, ~on], rcond=None)[0]
     factors = np.exp(np.log(program.spectrum[on]) @ powers)
     return float((slack * scale ** (2 * slack) * factors).sum())
 

@@ -640,6 +640,8 @@ def _curvature(depth, kappa, theta):
 def _quadrature(integrand, start, end):
     from scipy.integrate import quad
 
+    if start == end:  # the integrand may have its pole there
+        return 0.0
     # Pieces of length about 2, since the interesting part of a long interval is short.
     ends = np.linspace(start, end, max(2, 1 + math.ceil(abs(end - start) / 2)))
     return sum(quad(integrand, a, b, epsabs=0, epsrel=1e-11)[0] for a, b in pairwise(ends.tolist()))

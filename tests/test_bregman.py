@@ -325,6 +325,68 @@ def test_the_message_holds_the_residual_of_the_best_fit():
         bg.minimizer([[1, 1]], [-2], 1.0, 2)
 
 
+def refusal(A, y):
+    """The residual that the refusal of a non-negative solution names, or 0 without a refusal."""
+    try:
+        bg.check_solvable(A, y, nonnegative=True)
+    except ValueError as error:
+        return float(str(error).split()[-1])
+    return 0.0
+
+
+SHAPES = [(1, 1), (1, 6), (3, 3), (3, 8), (8, 3), (10, 30), (20, 60)]
+
+
+def draw_columns(rng, m, n):
+    """Columns that are Gaussian, non-negative, repeated, zero, or of very different lengths."""
+    A = rng.standard_normal((m, n))
+    kind = rng.integers(5)
+    if kind == 1:
+        A = np.abs(A)
+    elif kind == 2:
+        A = A[:, rng.integers(n, size=n)]
+    elif kind == 3:
+        A[:, rng.random(n) < 0.3] = 0
+    elif kind == 4:
+        A *= 10.0 ** rng.integers(-5, 6, n)
+    return A
+
+
+@settings(max_examples=200)
+@given(seed=st.integers(0, 2**32 - 1), shape=st.sampled_from(SHAPES), share=st.floats(0, 1))
+def test_what_a_nonnegative_vector_produces_is_solvable(seed, shape, share):
+    rng = np.random.default_rng(seed)
+    A = draw_columns(rng, *shape)
+    z = rng.exponential(size=shape[1]) * (rng.random(shape[1]) < share)
+    assert refusal(A, A @ z) == 0
+
+
+@settings(max_examples=200)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.sampled_from(SHAPES),
+    share=st.floats(0, 1),
+    exponent=st.floats(-7, 2),
+)
+def test_the_residual_of_a_refusal_is_the_distance_to_the_cone(seed, shape, share, exponent):
+    # The nearest point is known beforehand: no column has a positive product with the residual,
+    # those in use have the product zero (the conditions of Karush, Kuhn and Tucker). All entries
+    # are integers, so that these products are exact.
+    rng = np.random.default_rng(seed)
+    m, n = shape
+    A = rng.integers(-9, 10, (m, n))
+    normal = rng.choice([-1, 1], m)
+    used = rng.random(n) < share
+    A = m * A - np.outer(normal, np.where(used, normal @ A, np.maximum(normal @ A, 0)))
+    A = A * 2.0 ** rng.integers(-9, 10, n)
+    normal = normal / np.sqrt(m)
+    nearest = A @ (rng.exponential(size=n) * used)
+    distance = 10.0**exponent * (np.linalg.norm(nearest) or 1)
+    assert_allclose(refusal(A, nearest + distance * normal), distance, rtol=1e-3)
+    closer = nearest + 1e-10 * np.linalg.norm(nearest) * normal
+    assert refusal(A, closer) == 0
+
+
 BAD = [
     (bg.potential, ([-1.0], 2), "x"),
     (bg.potential, ([1.0], 1), "depth"),

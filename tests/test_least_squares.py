@@ -56,7 +56,7 @@ def test_gradient_is_that_of_the_loss(problem):
 @given(problems(), st.integers(0, 2**32 - 1))
 def test_minimisers_solve_the_normal_equations_and_form_a_coset_of_the_kernel(problem, seed):
     X, y, beta = problem
-    smallest = np.linalg.lstsq(X, y)[0]
+    smallest = np.linalg.lstsq(X, y, rcond=None)[0]
     kernel = null_space(X, rcond=1e-10)
     other = smallest + kernel @ np.random.default_rng(seed).standard_normal(kernel.shape[1])
     least = ((y - X @ smallest) ** 2).sum()
@@ -227,7 +227,7 @@ def test_limit_is_the_pseudoinverse_plus_the_null_space_component(problem):
     X, y, beta0 = problem
     pinv = np.linalg.pinv(X, rcond=1e-10)
     assert_allclose(ls.min_norm_solution(X, y), pinv @ y, atol=1e-11)
-    assert_allclose(ls.min_norm_solution(X, y), np.linalg.lstsq(X, y)[0], atol=1e-11)
+    assert_allclose(ls.min_norm_solution(X, y), np.linalg.lstsq(X, y, rcond=None)[0], atol=1e-11)
     expected = pinv @ y + kernel_projection(X) @ beta0
     limit = ls.limit_solution(X, y, beta0)
     evidence.agree(limit, expected, atol=1e-11)
@@ -265,7 +265,7 @@ def test_every_other_solution_is_farther(problem, seed):
         evidence.agree(ls.loss(X, y, nearest + away), ls.loss(X, y, nearest), rtol=1e-6, atol=1e-12)
         squared = ((nearest - start) ** 2).sum() + (away**2).sum()
         evidence.agree(((nearest + away - start) ** 2).sum(), squared, rtol=1e-6, atol=1e-12)
-    evidence.agree(ls.limit_solution(X, y), np.linalg.lstsq(X, y)[0], atol=1e-11)
+    evidence.agree(ls.limit_solution(X, y), np.linalg.lstsq(X, y, rcond=None)[0], atol=1e-11)
 
 
 def test_rank_is_decided_at_the_documented_tolerance():

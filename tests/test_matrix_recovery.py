@@ -383,7 +383,7 @@ def test_the_convex_solution_is_enclosed(seed, kind, rank, count):
         assert not Y[~loss.mask].any()
     else:
         rows = loss.operators.reshape(count, -1)
-        coefficients = np.linalg.lstsq(rows.T, Y.ravel())[0]
+        coefficients = np.linalg.lstsq(rows.T, Y.ravel(), rcond=None)[0]
         np.testing.assert_allclose(coefficients @ rows, Y.ravel(), atol=1e-8)
     for W in (solution.W, trial.target()):
         assert np.vdot(Y, W) == pytest.approx(solution.lower_bound, abs=1e-6)
