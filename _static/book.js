@@ -1,19 +1,19 @@
 /* What every page does once it can be read. */
 "use strict";
 
-// A box that scrolls must be reachable with the keyboard.
-const boxes = new ResizeObserver((entries) => {
-  for (const { target } of entries) {
-    const scrolls = target.scrollWidth > target.clientWidth + 1;
-    if (scrolls) target.tabIndex = 0;
-    else target.removeAttribute("tabindex");
-  }
-});
+// A box that scrolls must be reachable with the keyboard. Whether it scrolls changes with its size,
+// and with the fonts of what is in it.
+function mark(box) {
+  if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  else box.removeAttribute("tabindex");
+}
 document.addEventListener("DOMContentLoaded", () => {
-  const found = document.querySelectorAll(
+  const boxes = document.querySelectorAll(
     ".bd-article div.math, .bd-article div.math mjx-container, .bd-article .cell_output pre, .bd-article div.highlight pre, .bd-article .pst-scrollable-table-container",
   );
-  for (const box of found) boxes.observe(box);
+  const observer = new ResizeObserver((entries) => entries.forEach(({ target }) => mark(target)));
+  for (const box of boxes) observer.observe(box);
+  document.fonts.addEventListener("loadingdone", () => boxes.forEach(mark));
 });
 
 // Sections out of sight are laid out after the page is shown (book.css holds them back), one at a

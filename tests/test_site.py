@@ -139,6 +139,15 @@ ALL_SHOWN = """() => [...document.querySelectorAll(".bd-article > section > sect
     .every(section => section.style.contentVisibility === "visible")"""
 
 
+# Fonts are asked for when what they draw is laid out; observers are told after that.
+SETTLED = """async () => {
+    const frames = () => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)));
+    await frames();
+    await document.fonts.ready;
+    await frames();
+}"""
+
+
 class Visit:
     """One page opened in the browser, with everything that went wrong on the way."""
 
@@ -151,7 +160,7 @@ class Visit:
         self.tab.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         self.tab.goto(f"{address}/{page}", wait_until="load")
         self.tab.wait_for_function(ALL_SHOWN)
-        self.tab.evaluate("document.fonts.ready.then(() => null)")
+        self.tab.evaluate(SETTLED)
 
     def _request(self, address):
         def check(request):
