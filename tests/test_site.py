@@ -225,6 +225,20 @@ def test_nothing_is_cut_off_on_a_phone(browser, address, page):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("mode", [None, "light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_theme_is_set_before_any_file_has_arrived(browser, address, scheme, mode):
+    context = browser.new_context(color_scheme=scheme)
+    if mode:
+        context.add_init_script(f"localStorage.setItem('mode', '{mode}')")
+    context.route("**/_static/**", lambda route: route.abort())
+    tab = context.new_page()
+    tab.goto(f"{address}/chapters/norm_blowup.html")
+    assert tab.evaluate("document.documentElement.dataset.theme") == (mode or scheme)
+    context.close()
+
+
+@pytest.mark.browser
 def test_search_finds_a_word_of_the_first_chapter(browser, address):
     context = browser.new_context()
     try:

@@ -37,6 +37,11 @@ POLICY = (
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; "
     "form-action 'self'"
 )
+THEME = 'document.documentElement.dataset.theme = localStorage.getItem("theme") || "auto";'
+CHOSEN = (
+    '{light: "light", dark: "dark"}[document.documentElement.dataset.mode] '
+    '?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
+)
 FORMULAS = "_static/formulas.css"
 # The full site adds its button to pages that are finished.
 BUTTON = "run-live"
@@ -97,6 +102,12 @@ def mend_accessibility(text):
     """
     text = text.replace('role="doc-biblioentry"', 'role="listitem"')
     return text.replace(SUMMARY, SUMMARY.replace(">", NAME, 1))
+
+
+def with_theme(text):
+    """Set light or dark before anything is painted; the theme's own script comes too late."""
+    text = text.replace('data-theme="auto"', 'data-theme="light"', 1)  # where no script runs
+    return text.replace(THEME, f"{THEME.partition(' = ')[0]} = {CHOSEN};", 1)
 
 
 def with_policy(text):
@@ -224,7 +235,7 @@ def finish(pages):
     sheets = [style_sheets(text, page) for page, text in texts.items()]
     sheet = styles.bundle(pages, [*max(sheets, key=len), FORMULAS], words)
     for page, text in texts.items():
-        text = with_policy(sooner(text, page, pages, sheet))
+        text = with_policy(with_theme(sooner(text, page, pages, sheet)))
         (pages / page).write_text(text, encoding="utf-8")
     (pages / "404.html").write_text(not_found(url), encoding="utf-8")
     if url:
