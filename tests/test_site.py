@@ -78,7 +78,8 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", CONTENT)
 def test_no_reference_is_left_unresolved(page):
-    text = read_text(page)
+    # In a script `??` is an operator.
+    text = re.sub(r"<script\b.*?</script>", "", read_text(page), flags=re.DOTALL)
     left = re.findall(r"\[\?[\w-]*\]|\?\?|\{(?:prf:ref|cite|numref|eq|doc|ref)\}`[^`]*`", text)
     assert not left, f"{page}: {left}"
 
