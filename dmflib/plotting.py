@@ -112,8 +112,39 @@ def shades(count):
     return [to_hex(colormaps["inferno"](x)) for x in np.linspace(0.12, 0.67, count)]
 
 
+def ink(color):
+    """Darken a colour until text in it can be read: contrast 4.5:1 with white, hue kept.
+
+    Parameters
+    ----------
+    color : str or sequence of float
+        Any colour that matplotlib knows.
+
+    Returns
+    -------
+    str
+        Hexadecimal; the colour itself where it is dark enough.
+
+    Raises
+    ------
+    ValueError
+        If `color` is not a colour.
+    """
+    from matplotlib.colors import is_color_like, to_hex, to_rgb
+
+    if not is_color_like(color):
+        _checks.fail("color", color, "a colour that matplotlib knows")
+    share = np.array(to_rgb(color))
+    # sRGB to linear light and back; luminance and contrast as WCAG 2.1 defines them.
+    light = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    luminance = light @ [0.2126, 0.7152, 0.0722]
+    light = light * min(1, (1.05 / 4.55 - 0.05) / max(luminance, 1e-9))
+    share = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return to_hex(np.clip(share, 0, 1))
+
+
 def label_line(line, text=None, *, at=None, offset=(4, 0), **style):
-    """Write a label beside a line, in the line's colour.
+    """Write a label beside a line, in the line's colour, dark enough to be read.
 
     Parameters
     ----------
@@ -162,7 +193,7 @@ def label_line(line, text=None, *, at=None, offset=(4, 0), **style):
         )
         point = (at, up.inverted().transform([height])[0])
     settings = {
-        "color": line.get_color(),
+        "color": ink(line.get_color()),
         "xytext": offset,
         "textcoords": "offset points",
         "va": "center",

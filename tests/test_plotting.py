@@ -8,12 +8,22 @@ from itertools import combinations
 import matplotlib as mpl
 import numpy as np
 import pytest
+from colours import contrast, in_dark_mode, lab, linear
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
 from dmflib import plotting
-from dmflib.plotting import COLORS, GREY, STYLE, label_line, reference_slope, shades, use_style
+from dmflib.plotting import (
+    COLORS,
+    GREY,
+    STYLE,
+    ink,
+    label_line,
+    reference_slope,
+    shades,
+    use_style,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -24,48 +34,6 @@ def clean_matplotlib():
         yield
     plt.close("all")
     plt.switch_backend(backend)
-
-
-# Colour science, from its definitions
-
-
-def linear(color):
-    """Linear light of an sRGB colour (IEC 61966-2-1)."""
-    c = np.array(to_rgb(color))
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-
-
-XYZ = np.array(
-    [
-        [0.4124564, 0.3575761, 0.1804375],
-        [0.2126729, 0.7151522, 0.072175],
-        [0.0193339, 0.119192, 0.9503041],
-    ]
-)
-
-
-def lab(light):
-    """CIE L*a*b* of linear light, white point of sRGB."""
-    ratio = XYZ @ light / XYZ.sum(axis=1)
-    bend = 6 / 29
-    f = np.where(ratio > bend**3, np.cbrt(ratio), ratio / (3 * bend**2) + 4 / 29)
-    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-
-
-def contrast(one, other):
-    """Contrast ratio of WCAG 2.1."""
-    dark, light = sorted(XYZ[1] @ linear(color) for color in (one, other))
-    return (light + 0.05) / (dark + 0.05)
-
-
-def in_dark_mode(color):
-    """The colour after the style sheet's filter ``invert(1) hue-rotate(180deg)``.
-
-    The matrix is that of the filter effects specification for an angle of 180 degrees.
-    """
-    red, green, blue = 0.213, 0.715, 0.072
-    rotate = 2 * np.array([[red, green, blue]] * 3) - np.eye(3)
-    return np.clip(rotate @ (1 - np.array(to_rgb(color))), 0, 1)
 
 
 # Machado, Oliveira and Fernandes 2009, severity 1, for linear light
@@ -154,6 +122,24 @@ def test_shades_go_from_dark_to_light_and_stay_visible(count):
     for color in colors:
         assert contrast(color, "white") >= 3
         assert contrast(in_dark_mode(color), "#14181e") >= 3
+
+
+def test_ink_is_readable_and_keeps_the_hue():
+    rng = np.random.default_rng(3)
+    for color in [*COLORS.values(), *shades(9), "white", "yellow", "black", *rng.random((300, 3))]:
+        text = ink(color)
+        assert contrast(text, "white") >= 4.5
+        if contrast(color, "white") >= 4.6:
+            np.testing.assert_allclose(to_rgb(text), to_rgb(color), atol=0.5 / 255)
+        else:  # no darker than it must be, and the parts of linear light in proportion
+            assert contrast(text, "white") < 4.6
+            np.testing.assert_allclose(
+                linear(text) / linear(text).sum(), linear(color) / linear(color).sum(), atol=0.01
+            )
+    for color in [*COLORS.values(), *shades(9)]:
+        assert contrast(in_dark_mode(ink(color)), "#14181e") >= 4.5
+    with pytest.raises(ValueError, match="color must be a colour that matplotlib knows"):
+        ink("golden")
 
 
 # Style

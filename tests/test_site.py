@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+from colours import contrast, in_dark_mode
 from serving import served
 
 HTML = Path(__file__).resolve().parents[1] / "_build" / "html"
@@ -91,6 +92,18 @@ def test_images_have_words(page):
     unnamed = [a["src"] for a in read(page).images if a["alt"].endswith((".svg", ".png"))]
     assert not unnamed, f"{page}: alternative text is a file name: {unnamed}"
     assert read(page).lang == "en"
+
+
+def test_words_in_figures_are_readable():
+    # Matplotlib draws words as shapes: a group named text_N, and in it one that has a colour.
+    word = re.compile(r'<g id="text_\d+">\s*(?:<!--.*?-->\s*)?<g style="fill: (#\w{6})', re.DOTALL)
+    words = 0
+    for figure in (HTML / "_images").glob("*.svg"):
+        for color in word.findall(figure.read_text(encoding="utf-8")):
+            assert contrast(color, "white") >= 4.5, f"{figure.name}: {color}"
+            assert contrast(in_dark_mode(color), "#14181e") >= 4.5, f"{figure.name}: {color}"
+            words += 1
+    assert words > 1000
 
 
 def test_no_page_names_another_server_for_scripts_styles_or_fonts():
