@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import build_site
 import pytest
+from live_notebooks import ROLE, live
 from serving import served
 
 pytestmark = pytest.mark.skipif(
@@ -35,6 +36,68 @@ def test_every_chapter_offers_to_run_and_its_notebook_is_there(site):
         assert f'href="../lite/notebooks/index.html?path=chapters/{stem}.ipynb"' in text
         assert (site / "lite" / "files" / "chapters" / f"{stem}.ipynb").exists()
     assert (site / "lite" / "notebooks" / "index.html").exists()
+
+
+def test_live_notebooks_differ_from_the_chapters_in_words_only(site):
+    left, folded = [], 0
+    for stem in CHAPTERS:
+        path = build_site.ROOT / "chapters" / f"{stem}.ipynb"
+        source = json.loads(path.read_text(encoding="utf-8"))
+        copy = json.loads((site / "lite" / "files" / "chapters" / path.name).read_text("utf-8"))
+        for cell, other in zip(source["cells"], copy["cells"], strict=True):
+            text = "".join(cell["source"])
+            if cell["cell_type"] == "markdown":
+                place = 0
+                for words in ROLE.split(text)[::3]:  # what stands between roles
+                    place = other["source"].index(words, place) + len(words)
+                assert other["source"].endswith(words)
+                left += ROLE.findall(other["source"])
+                continue
+            assert other["source"] == text
+            folded += other["metadata"].get("jupyter", {}).get("source_hidden", False)
+            # JupyterLite shows the parts of a text that is split with commas between them.
+            for output in other["outputs"]:
+                assert isinstance(output.get("text", ""), str)
+                assert all(not isinstance(data, list) for data in output.get("data", {}).values())
+    assert folded > 100
+    assert {role for role, _ in left} <= {"ref", "prf:ref", "numref"}  # within one chapter
+
+
+CHAPTER = {
+    "cells": [
+        {
+            "cell_type": "markdown",
+            "metadata": {},
+            "source": [
+                ":label: own\n",
+                "{cite}`b,a` and {doc}`other`, {doc}`its name <other>`, {prf:ref}`thm`, ",
+                "{prf:ref}`own`, {ref}`there <far>`, {cite}`a`, {eq}`eq`",
+            ],
+        }
+    ]
+}
+PAGE = """<a class="reference internal" href="other.html">9. sidebar</a>
+<article class="bd-article"><span class="bibtex-citation" id="id1">
+[<a class="reference internal" href="b.html#id3" title="Title">Bee <em>et al.</em>, 2001</a>,
+<a class="reference internal" href="b.html#id2">A &amp; B, 1999</a>]</span>
+<a class="reference internal" href="other.html"><span class="doc">Other title</span></a>
+<a class="reference internal" href="other.html#thm">Theorem 2.5</a>
+<span class="bibtex-citation" id="id2">[<a class="reference internal" href="b.html#id2">A &amp; B,
+1999</a>]</span></article>"""
+
+
+def test_references_become_the_words_of_the_page():
+    (cell,) = live(CHAPTER, PAGE)["cells"]
+    assert cell["source"].splitlines()[1].replace("\n", " ") == (
+        "[Bee et al., 2001; A & B, 1999] and Other title, its name, Theorem 2.5, "
+        "{prf:ref}`own`, there, [A & B, 1999], {eq}`eq`"
+    )
+    with pytest.raises(ValueError, match="fewer citations"):
+        live(CHAPTER, PAGE.replace("bibtex-citation", "no", 1))
+    with pytest.raises(ValueError, match="more citations"):
+        live({"cells": []}, PAGE)
+    with pytest.raises(ValueError, match=r"does not show the reference .*`thm`"):
+        live(CHAPTER, PAGE.replace("#thm", "#lem"))
 
 
 def test_only_the_notebook_application_without_source_maps(site):

@@ -19,6 +19,7 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
+from live_notebooks import live
 from notebooks import ROOT
 
 BUILD = ROOT / "_build"
@@ -108,6 +109,10 @@ def build_lite(target, wheels, lock, url):
         shutil.copytree(ROOT / "chapters", folder / "contents" / "chapters")
         for junk in folder.rglob(".ipynb_checkpoints"):
             shutil.rmtree(junk)
+        for path in (folder / "contents" / "chapters").glob("*.ipynb"):
+            page = (BUILD / "html" / "chapters" / f"{path.stem}.html").read_text(encoding="utf-8")
+            notebook = live(json.loads(path.read_text(encoding="utf-8")), page)
+            path.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
         kernel = {
             "pyodideUrl": f"{url}/pyodide.mjs",
             "loadPyodideOptions": {
