@@ -65,6 +65,7 @@ def test_normalising_keeps_text_and_drops_pictures():
     cell.outputs = [
         nbformat.v4.new_output("stream", name="stdout", text="1\n"),
         nbformat.v4.new_output("stream", name="stderr", text="noise"),
+        nbformat.v4.new_output("stream", name="stdout", text="2\n"),
         nbformat.v4.new_output(
             "execute_result",
             data={"text/plain": "T", "image/png": "AAAA", "text/html": "<b>"},
@@ -79,6 +80,7 @@ def test_normalising_keeps_text_and_drops_pictures():
     assert "widgets" not in text
     assert kept.cells[0].metadata == {"tags": ["hide-input"]}
     assert [output.output_type for output in kept.cells[0].outputs] == ["stream", "execute_result"]
+    assert kept.cells[0].outputs[0].text == "1\n2\n"
     assert kept.cells[0].outputs[1].data == {"text/plain": "T"}
     again = notebooks.dump(notebooks.normalise(nbformat.reads(notebooks.dump(kept), as_version=4)))
     assert again == notebooks.dump(kept)

@@ -93,8 +93,20 @@ def normalise(notebook):
             continue
         count += 1
         cell.execution_count = count
-        cell.outputs = [normalise_output(o, count) for o in cell.outputs if not _is_stderr(o)]
+        outputs = (normalise_output(o, count) for o in cell.outputs if not _is_stderr(o))
+        cell.outputs = join_streams(outputs)
     return notebook
+
+
+def join_streams(outputs):
+    """Make one output of what is printed in pieces, which fall as time does."""
+    joined = []
+    for output in outputs:
+        if joined and joined[-1].output_type == output.output_type == "stream":
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def normalise_output(output, count):
