@@ -94,6 +94,17 @@ def test_prose_is_rebuilt_without_executing_and_code_with(book):
     assert "48" in page(book, "chapters/small.html")
 
 
+def test_a_changed_style_reaches_pages_that_did_not_change(book):
+    sheet = book / "_static" / "book.css"
+    sheet.write_text(sheet.read_text() + "\n.bd-article p { letter-spacing: 0.0625em; }\n")
+    result = build(book)
+    assert result.returncode == 0, result.stderr
+    assert "executed" not in result.stdout
+    static = book / "_build" / "html" / "_static"
+    (joined,) = (path for path in static.glob("all-*.css") if path.name in page(book))
+    assert "0.0625em" in joined.read_text(encoding="utf-8")
+
+
 def test_a_cell_that_raises_stops_the_build_and_is_named(book):
     old = page(book, "chapters/small.html")
     write_chapter(book, "raise ValueError('no such depth')")

@@ -234,6 +234,18 @@ def test_nothing_is_cut_off_on_a_phone(browser, address, page):
                 .map(e => e.outerHTML.slice(0, 100))"""
         )
         assert not wide, f"{page}: {wide}"
+        # A numbered formula begins in sight, and leaves room for its number or stands above it.
+        bad = visit.tab.evaluate(
+            """() => [...document.querySelectorAll('.bd-article div.math > .eqno')]
+                .map(number => [number, number.parentElement.querySelector('mjx-math')]
+                    .concat(number.parentElement).map(e => e.getBoundingClientRect()))
+                .filter(([number, formula, box]) => box.width && (
+                    formula.left < box.left - 1
+                    || number.right < box.right - 1 || number.right > box.right + 1
+                    || (number.top < formula.bottom && number.left < formula.right)))
+                .map(rectangles => JSON.stringify(rectangles))"""
+        )
+        assert not bad, f"{page}: {bad}"
     finally:
         context.close()
 

@@ -60,6 +60,12 @@ def test_formulas_in_a_line_may_break_after_relations_and_sums_only():
     parts = re.sub(r"</?mjx-c[^>]*>", "", drawn.partition("<mjx-assistive")[0])
     assert parts.count("<wbr>") == 2
     assert re.search(r"<wbr></?wbr>?", parts) is None
+    # The space behind an operator does not go to the next line.
+    for operator, following in re.findall(r"(<mjx-mo[^>]*>)</mjx-mo><wbr>(<[^>]*>)", parts):
+        assert " space=" in operator
+        assert " rspace=" in operator
+        assert "space" not in following
+    assert parts.count("rspace") == 2
     assert "<wbr>" not in typeset.typeset([("a+b", True)])["a+b", True]
 
 

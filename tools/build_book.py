@@ -196,6 +196,8 @@ def main():
     if stage(executed) or not complete or not HTML.exists():
         if run_sphinx(WORK / "html"):
             sys.exit("the book was not built: mend the warnings above")
+        # Where no page has changed, Sphinx leaves the style sheets as they were.
+        shutil.copytree(SOURCE / "_static", WORK / "html" / "_static", dirs_exist_ok=True)
         publish(WORK / "html")
     marker.write_text(key)
     print(f"{HTML / 'index.html'} is ready ({time.perf_counter() - started:.0f} s)")

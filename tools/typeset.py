@@ -36,13 +36,15 @@ const output = new parts.output.chtml_ts.CHTML({font});
 const page = parts.mathjax.mathjax.document("", {InputJax: input, OutputJax: output});
 
 // A formula in a line may break after its relations and its sums, as in print: after operators with
-// the same wide space on both sides.
+// the same wide space on both sides. The space behind them stays behind, so that lines begin flush.
 function breakable(container) {
     const row = adaptor.firstChild(container);
     for (const part of adaptor.childNodes(row)) {
         const next = adaptor.next(part), space = adaptor.getAttribute(part, "space");
         const wide = space === "4" || space === "3";
         if (next && wide && adaptor.getAttribute(next, "space") === space) {
+            adaptor.removeAttribute(next, "space");
+            adaptor.setAttribute(part, "rspace", space);
             adaptor.insert(adaptor.node("wbr"), next);
         }
     }
