@@ -32,8 +32,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-# Formulas stand in the page; they are whole when their last font has arrived and is painted: first
-# those in view, then those of the sections below, which are laid out afterwards.
+# Formulas stand in the page; all are whole when the last font has arrived and is painted.
 FONTS = """window.whole = [];
 document.fonts.addEventListener("loadingdone",
     () => requestAnimationFrame(() => setTimeout(() => window.whole.push(performance.now()))))"""
@@ -90,15 +89,13 @@ def measure(browser, address, page):
     tab.goto(f"{address}/{page}", wait_until="load", timeout=120_000)
     tab.wait_for_timeout(3000)
     read, paint, fonts = tab.evaluate(READ), tab.evaluate(PAINT), tab.evaluate("window.whole")
-    view = max(paint, *fonts[:1])
     whole = max(paint, read, *fonts)
     weight = Server.sent
     moves = [0.0]
     for slider in tab.locator("figure.dmf-explorer input[type=range]").all():
         moves += slider.evaluate(SLIDE)
     context.close()
-    seconds = (paint / 1e3, view / 1e3, whole / 1e3)
-    return weight / 1e3, *seconds, statistics.median(moves), max(moves)
+    return weight / 1e3, paint / 1e3, whole / 1e3, statistics.median(moves), max(moves)
 
 
 def main():
@@ -112,18 +109,13 @@ def main():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
-        print(
-            "| page | kB, packed | text, s | mathematics in view, s | all mathematics, s "
-            "| slider, ms: median, worst |"
-        )
-        print("|---|---|---|---|---|---|")
+        print("| page | kB, packed | text, s | mathematics, s | slider, ms: median, worst |")
+        print("|---|---|---|---|---|")
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=name, args=ARGUMENTS)
             for page in pages:
                 row = measure(browser, address, page)
-                print(
-                    "| {} | {:.0f} | {:.1f} | {:.1f} | {:.1f} | {:.1f}, {:.1f} |".format(page, *row)
-                )
+                print("| {} | {:.0f} | {:.1f} | {:.1f} | {:.1f}, {:.1f} |".format(page, *row))
             browser.close()
         server.shutdown()
 

@@ -88,3 +88,14 @@ def test_fonts_keep_the_signs_that_are_shown(pages):
     text = (pages / name).read_text(encoding="utf-8")
     assert "data:font/woff;base64," in text
     assert styles.EMPTY not in text
+
+
+def test_the_fonts_of_formulas_are_named_the_most_used_first():
+    drawn = typeset.typeset([(r"x+y=\mathbb{R}", False), (r"\left(\frac{a}{b}\right)", True)])
+    assert styles.formula_fonts(drawn[r"x+y=\mathbb{R}", False]) == [
+        "MJXTEX-I",
+        "MJXTEX",
+        "MJXTEX-A",
+    ]
+    assert "MJXTEX-S2" in styles.formula_fonts(drawn[r"\left(\frac{a}{b}\right)", True])
+    assert styles.formula_fonts("<p>words</p>") == []

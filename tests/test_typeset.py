@@ -133,6 +133,23 @@ def test_the_drawing_is_that_of_mathjax_in_the_browser(browser, address):
 
 @needs_book
 @pytest.mark.browser
+@pytest.mark.parametrize("chapter", chapters(), ids=lambda path: path.stem)
+def test_a_page_asks_at_once_for_the_fonts_that_it_needs(browser, address, chapter):
+    tab = browser.new_page()
+    tab.goto(f"{address}/book/chapters/{chapter.name}#exercises", wait_until="load")
+    tab.add_style_tag(content="* { content-visibility: visible !important; }")
+    tab.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true; })")
+    tab.evaluate("document.fonts.ready.then(() => null)")
+    used = tab.evaluate(
+        """[...document.fonts].filter(face => face.status === "loaded").map(face => face.family)"""
+    )
+    asked = tab.locator("script[data-fonts]").get_attribute("data-fonts").split()
+    assert {name for name in used if name.startswith("MJXTEX")} == set(asked)
+    tab.close()
+
+
+@needs_book
+@pytest.mark.browser
 def test_formulas_show_without_scripts_as_high_as_the_text(browser, address):
     context = browser.new_context(java_script_enabled=False)
     tab = context.new_page()

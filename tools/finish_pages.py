@@ -42,6 +42,10 @@ CHOSEN = (
     '{light: "light", dark: "dark"}[document.documentElement.dataset.mode] '
     '?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
 )
+ASK = (
+    'const names = document.currentScript.dataset.fonts.split(" ");'
+    "document.fonts.forEach(face => names.includes(face.family) && face.load());"
+)
 FORMULAS = "_static/formulas.css"
 # The full site adds its button to pages that are finished.
 BUTTON = "run-live"
@@ -167,6 +171,15 @@ def sooner(text, page, pages, sheet):
     return text if page == "search.html" else scripts.joined(text, page, pages)
 
 
+def with_fonts(text):
+    """Ask for the fonts of formulas when the text has come, not when their lines are laid out."""
+    fonts = styles.formula_fonts(text)
+    if not fonts:
+        return text
+    script = f'<script data-fonts="{" ".join(fonts)}">{ASK}</script>\n'
+    return text.replace("</body>", f"{script}</body>", 1)
+
+
 def with_edition(text, page, url):
     """Add the edition and how to cite the page to its foot."""
     version, day = edition()
@@ -235,7 +248,8 @@ def finish(pages):
     sheets = [style_sheets(text, page) for page, text in texts.items()]
     sheet = styles.bundle(pages, [*max(sheets, key=len), FORMULAS], words)
     for page, text in texts.items():
-        text = with_policy(with_theme(sooner(text, page, pages, sheet)))
+        text = with_fonts(sooner(text, page, pages, sheet))
+        text = with_policy(with_theme(text))
         (pages / page).write_text(text, encoding="utf-8")
     (pages / "404.html").write_text(not_found(url), encoding="utf-8")
     if url:

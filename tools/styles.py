@@ -10,6 +10,7 @@ import base64
 import hashlib
 import posixpath
 import re
+from collections import Counter
 
 import tinycss2
 from fontTools import subset
@@ -32,6 +33,7 @@ ICON_FILES = re.compile(
 FORMULAS = "mathjax/output/chtml/fonts/woff-v2"
 # Comes first in each list of fonts and has no signs, so it must be there before the next is asked.
 EMPTY = "MathJax_Zero.woff"
+SIGN = re.compile(r'<mjx-c class="mjx-c[0-9A-F]* ?(TEX-\w+)?"')
 
 
 def words_in_use(pages, texts):
@@ -139,6 +141,14 @@ def inline(static, font, text):
     return re.sub(
         rf"""url\(["']?{re.escape(font)}["']?\)""", f"url(data:font/woff;base64,{data})", text
     )
+
+
+def formula_fonts(text):
+    """Names of the fonts that the formulas of a page are drawn with, the most used first."""
+    used = Counter(name or "TEX" for name in SIGN.findall(text))
+    if "<mjx-stretchy" in text:
+        used["TEX-S4"] += 1
+    return [f"MJX{name}" for name, _ in used.most_common()]
 
 
 def bundle(pages, sheets, words):
