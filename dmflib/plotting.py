@@ -132,9 +132,10 @@ def ink(color):
     """
     from matplotlib.colors import is_color_like, to_hex, to_rgb
 
-    if not is_color_like(color):
+    # matplotlib takes (nan, 0, 0) for a colour.
+    share = np.array(to_rgb(color)) if is_color_like(color) else np.array(np.nan)
+    if not np.isfinite(share).all():
         _checks.fail("color", color, "a colour that matplotlib knows")
-    share = np.array(to_rgb(color))
     # sRGB to linear light and back; luminance and contrast as WCAG 2.1 defines them.
     light = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     luminance = light @ [0.2126, 0.7152, 0.0722]

@@ -30,6 +30,10 @@ NEGATIVE = [-1.0, -1e-300, np.nan, np.inf, -np.inf, "1", None, [1.0]]
 NOT_A_COUNT = [0, -1, 1.5, 2.0, np.nan, "2", None, [2], True]
 NEGATIVE_COUNT = [-1, 1.5, np.nan, "2", None, [2], False]
 UNKNOWN = ["unknown", "", None, 1, ["entropy"]]
+NOT_A_COLOR = [
+    None, 3, True, "", "goldd", "#12345", [], [0.5, 0.5], [0.1, 0.2, 1.5], [np.nan, 0, 0], I2, CUBE,
+    1j, [1j, 0, 0], ["0", "0", "0"],
+]  # fmt: skip
 NOT_FACTORS = [
     [], None, 3, "ab", I2, [NAN], [-INF], [I2, [1.0, 2.0]], [CUBE], [np.ones((2, 0))],
     [np.ones((3, 2)), I2], [I2, "W"], [I2, None], [1j * I2],
@@ -247,6 +251,7 @@ CASES = [
     ),
     # plotting
     *cases(plotting.shades, {}, count=NOT_A_COUNT),
+    *cases(plotting.ink, {}, color=NOT_A_COLOR),
     *cases(
         plotting.label_line,
         {"line": Axes("linear", line=True), "text": "x"},
