@@ -429,8 +429,8 @@ def flow_limit(eigenvalues, measurements, depth, scale, shape=None):
 
     .. math::
 
-        \sum_kz_k+\frac1{\ln(1/\alpha^2)}\sum_k(z_k\ln z_k-z_k)\quad(N=2),\qquad
-        \sum_kz_k-\frac N2\alpha^{N-2}\sum_kz_k^{2/N}\quad(N\ge3),
+        &\sum_kz_k+\frac1{\ln(1/\alpha^2)}\sum_k(z_k\ln z_k-z_k)\quad(N=2),\\
+        &\sum_kz_k-\frac N2\alpha^{N-2}\sum_kz_k^{2/N}\quad(N\ge3),
 
     computed by `dmflib.bregman.minimizer`, without any flow. (At depth 2 this form of the function
     is for :math:`\alpha<1`.)

@@ -349,10 +349,8 @@ def branch_velocities(U, sigma, V, gradient, depth):
 
     .. math::
 
-        \dot U=-U\,\bigl(F\odot(KS+SK^T)\bigr)
-               -(I-UU^T)\,\nabla\ell\,V\,\mathrm{diag}(h),\qquad
-        \dot V=-V\,\bigl(F\odot(SK+K^TS)\bigr)
-               -(I-VV^T)\,\nabla\ell^T\,U\,\mathrm{diag}(h),
+        \dot U&=-U\,\bigl(F\odot(KS+SK^T)\bigr)-(I-UU^T)\,\nabla\ell\,V\,\mathrm{diag}(h),\\
+        \dot V&=-V\,\bigl(F\odot(SK+K^TS)\bigr)-(I-VV^T)\,\nabla\ell^T\,U\,\mathrm{diag}(h),
 
     where :math:`F_{rs}=1/(|\sigma_s|^{2/N}-|\sigma_r|^{2/N})` off the diagonal,
     :math:`h_r=\mathrm{sign}(\sigma_r)|\sigma_r|^{1-2/N}`, and :math:`\dot\sigma_r` is that of

@@ -4,9 +4,11 @@ The unknown is a product of N identical vectors, :math:`x=w^{\odot N}`, or a dif
 :math:`x=u^{\odot N}-v^{\odot N}`. Every factor follows its own gradient of
 :math:`\frac12\|Ax-y\|_2^2`:
 
-.. math:: \dot w=-w^{\odot(N-1)}\odot A^{\mathsf T}(Ax-y),\qquad
-          \dot u=-u^{\odot(N-1)}\odot A^{\mathsf T}(Ax-y),\qquad
-          \dot v=+v^{\odot(N-1)}\odot A^{\mathsf T}(Ax-y).
+.. math::
+
+    \dot w&=-w^{\odot(N-1)}\odot A^{\mathsf T}(Ax-y),\\
+    \dot u&=-u^{\odot(N-1)}\odot A^{\mathsf T}(Ax-y),\\
+    \dot v&=+v^{\odot(N-1)}\odot A^{\mathsf T}(Ax-y).
 
 Descent takes steps along the same velocities. The one vector w on :math:`L(w^{\odot N})` would move
 N times faster; all times and step sizes here belong to the equations above.

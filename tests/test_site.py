@@ -251,6 +251,26 @@ def test_nothing_is_cut_off_on_a_phone(browser, address, page):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("page", CONTENT)
+def test_lines_of_code_and_formulas_fit_a_laptop(browser, address, page):
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    try:
+        visit = Visit(context, address, page)
+        visit.tab.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+        for width in (1280, 1440):
+            visit.tab.set_viewport_size({"width": width, "height": 800})
+            wide = visit.tab.evaluate(
+                """() => ['pre', 'table', 'div.math', 'mjx-container[display="true"]']
+                    .flatMap(what => [...document.querySelectorAll(`.bd-article ${what}`)])
+                    .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
+                    .map(e => e.textContent.trim().slice(0, 100))"""
+            )
+            assert not wide, f"{page} at {width} px: {wide}"
+    finally:
+        context.close()
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("mode", [None, "light", "dark"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_theme_is_set_before_any_file_has_arrived(browser, address, scheme, mode):
