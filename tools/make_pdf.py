@@ -50,10 +50,12 @@ pre, code { font-family: 'DejaVu Sans Mono', monospace; font-size: 8pt; white-sp
 a { color: #12305c; text-decoration: none; }
 div.proof, div.admonition { border-left: 2pt solid #8a94a6; margin: 9pt 0;
   padding: 1pt 0 1pt 10pt; }
-p.admonition-title { font-weight: bold !important; margin: 2pt 0 4pt; break-after: avoid; }
+p.admonition-title { margin: 2pt 0 4pt; break-after: avoid; }
+p.admonition-title, div.proof > p.admonition-title { font-weight: bold !important; }
 .admonition-title .caption-number { font-weight: bold; }
 div.math { position: relative; }
-.eqno { position: absolute; right: 0; top: 35%; }
+div.proof :is(p, div.math):last-child { margin-block-end: 2pt; }
+.eqno { position: absolute; right: 0; top: 50%; transform: translateY(-50%); }
 .cell_input pre { background: #f3f4f6; padding: 5pt 7pt; }
 .cell_output pre { border-left: 2pt solid #8a94a6; padding-left: 7pt; margin: 4pt 0; }
 figure { margin: 10pt 0; text-align: center; } figcaption { font-size: 9pt; text-align: left; }
