@@ -5,8 +5,8 @@ place; cells that the page folds are folded; texts that nbformat allows to split
 JupyterLite shows the parts of an output's text with commas between them.
 """
 
+import copy
 import html
-import json
 import re
 
 ROLE = re.compile(r"\{(cite|doc|ref|prf:ref|numref)\}`([^`]*)`")
@@ -52,7 +52,7 @@ def live(notebook, page):
     ValueError
         If the page does not show a citation or a reference of the notebook.
     """
-    notebook = json.loads(json.dumps(notebook))
+    notebook = copy.deepcopy(notebook)
     texts = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown"]
     own = {a or b for text in texts for a, b in OWN.findall(text)}
     citations, links = _shown(page)

@@ -78,6 +78,8 @@ def execute_all(paths, text_only, done):
 
 def normalise(notebook):
     """Strip everything from a notebook that is not text or changes from run to run."""
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
     notebook.metadata = nbformat.from_dict(
         {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     )
@@ -93,20 +95,10 @@ def normalise(notebook):
             continue
         count += 1
         cell.execution_count = count
-        outputs = (normalise_output(o, count) for o in cell.outputs if not _is_stderr(o))
-        cell.outputs = join_streams(outputs)
+        cell.outputs = [normalise_output(o, count) for o in cell.outputs if not _is_stderr(o)]
+        # What is printed in pieces, which fall as time does, becomes one output.
+        CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, index)
     return notebook
-
-
-def join_streams(outputs):
-    """Make one output of what is printed in pieces, which fall as time does."""
-    joined = []
-    for output in outputs:
-        if joined and joined[-1].output_type == output.output_type == "stream":
-            joined[-1].text += output.text
-        else:
-            joined.append(output)
-    return joined
 
 
 def normalise_output(output, count):
