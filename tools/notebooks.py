@@ -44,7 +44,6 @@ def execute(path, text_only):
         timeout=TIMEOUT,
         kernel_name="python3",
         extra_arguments=["--log-level=40"],  # errors only
-        coalesce_streams=True,  # or several prints are one output or two, as time falls
         resources={"metadata": {"path": str(Path(path).parent)}},
     )
     try:
